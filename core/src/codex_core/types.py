@@ -1,0 +1,238 @@
+"""The values that travel along the spine.
+
+Everything here is frozen and free of behaviour that touches the system, and importing it costs no
+more than :mod:`dataclasses` and :mod:`enum`: the cold path of ``codex sandbox`` depends on that.
+
+Paths are ``str`` as :func:`os.fsdecode` gives them, so that names which are not UTF-8 survive.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class SandboxMode(StrEnum):
+    """How far a command may reach."""
+
+    READ_ONLY = "read-only"
+    WORKSPACE_WRITE = "workspace-write"
+    DANGER_FULL_ACCESS = "danger-full-access"
+
+
+class ApprovalMode(StrEnum):
+    """When a person is asked."""
+
+    UNTRUSTED = "untrusted"
+    ON_FAILURE = "on-failure"
+    ON_REQUEST = "on-request"
+    NEVER = "never"
+
+
+class Network(StrEnum):
+    """What a command may reach over the network."""
+
+    OFF = "off"
+    ON = "on"
+
+
+class Operation(StrEnum):
+    """What can be asked of a :class:`~codex_core.sandbox.policy.SandboxPolicy`.
+
+    The target of the first two is an absolute path; ``WRITE`` is every change: create, write,
+    rename, remove, and change of metadata.  The target of ``CONNECT`` is ``host:port``.
+    """
+
+    READ = "read"
+    WRITE = "write"
+    CONNECT = "connect"
+
+
+class Promise(StrEnum):
+    """One thing that a sandbox keeps, so that strength can be stated and compared."""
+
+    WRITES = "writes"
+    """File content changes only below writable roots."""
+    METADATA = "metadata"
+    """Mode, owner, times and attributes change only below writable roots."""
+    PROTECTED_PATHS = "protected_paths"
+    """``.git``, ``.codex``, ``.agents`` and the like stay closed inside writable roots."""
+    NETWORK = "network"
+    """Nothing outside is reached over a network unless the policy says so."""
+    LOOPBACK = "loopback"
+    """Servers of the command's own on 127.0.0.1 work while the network is off."""
+    UNIX_SOCKETS = "unix_sockets"
+    """Sockets of programs outside are not reached."""
+    PROCESSES = "processes"
+    """Processes outside are neither seen, signalled, traced nor read."""
+    PROCESS_TREE = "process_tree"
+    """Everything that the command started ends with it, however it detached itself."""
+    IPC = "ipc"
+    """System V and POSIX shared objects of the host are out of reach."""
+    DEVICES = "devices"
+    """No device beyond the harmless ones is opened."""
+    PRIVILEGES = "privileges"
+    """No capability is held and none can be gained."""
+    KERNEL_SURFACE = "kernel_surface"
+    """System calls that sandboxes are usually left through are refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Strength:
+    """How strongly a command is confined, found by trial on this host."""
+
+    backend: str
+    """The backend that confines, ``"none"`` where nothing does."""
+    rung: str
+    """The backend's own word for what it could set up, such as ``"namespaces"`` or ``"floor"``."""
+    kept: frozenset[Promise]
+    lost: Mapping[Promise, str] = field(default_factory=dict)
+    """What is not kept here, each with the reason."""
+
+
+class Decision(IntEnum):
+    """What an approval policy wants; ordered, so that the strictest of several is ``max()``."""
+
+    ALLOW = 0
+    PROMPT = 1
+    FORBID = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One policy's word on one action."""
+
+    decision: Decision
+    reason: str
+    source: str = ""
+    """Who decided: ``"policy:untrusted"``, ``"user"``, a rule as ``"FILE:LINE"``, ..."""
+    unsandboxed: bool = False
+    """The action may run outside the sandbox.  Of several verdicts, all must say so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What an agent, or a person on its behalf, wants to do."""
+
+    argv: tuple[str, ...]
+    cwd: str
+    tool: str = "shell"
+    call_id: str = ""
+    escalated: bool = False
+    """The model asks to leave the sandbox."""
+    justification: str = ""
+    """Why the model asks, in its own words: show it as such."""
+    after_denial: Denial | None = None
+    """Set when the sandbox stopped a first attempt and this asks for a second one outside."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A program to run."""
+
+    argv: tuple[str, ...]
+    cwd: str
+    env: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Denial:
+    """Something that the sandbox did not let happen."""
+
+    operation: Operation
+    target: str
+    rule: str
+    """The part of the policy that said no, for people."""
+    cure: str = ""
+    """The configuration that would allow it, empty where nothing should."""
+    certain: bool = True
+    """False where only the words of an error message speak for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a process ended: exactly one of the two is set."""
+
+    exit_code: int | None = None
+    signal: int | None = None
+
+    @property
+    def returncode(self) -> int:
+        """The exit status as a shell gives it: the code, or 128 + the signal."""
+        return self.exit_code if self.exit_code is not None else 128 + (self.signal or 0)
+
+
+@dataclass(frozen=True, slots=True)
+class CommandResult:
+    """What came of a command."""
+
+    ended: Ended
+    duration: float
+    """Wall time in seconds."""
+    strength: Strength
+    stdout: bytes = b""
+    stderr: bytes = b""
+    dropped: int = 0
+    """Bytes of output beyond the bound, read and thrown away."""
+    timed_out: bool = False
+    denials: tuple[Denial, ...] = ()
+
+    @property
+    def returncode(self) -> int:
+        """The exit status as a shell gives it: the code, or 128 + the signal."""
+        return self.ended.returncode
+
+
+class Running(Protocol):
+    """A command under way in a :class:`Launcher`.  All methods are for one thread at a time."""
+
+    def fileno(self) -> int:
+        """A descriptor that polls readable when :meth:`advance` has something to do."""
+        ...
+
+    def advance(self) -> Ended | None:
+        """Do what is ready, without blocking; how the command ended once its whole tree is gone."""
+        ...
+
+    def stopped(self) -> int | None:
+        """The signal that job control stopped the command with (once for each stop), or None."""
+        ...
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the command's process group; quietly nothing if it is gone."""
+        ...
+
+    def kill(self) -> None:
+        """End the whole process tree with SIGKILL; :meth:`advance` then reports the end."""
+        ...
+
+    def denials(self) -> tuple[Denial, ...]:
+        """What was denied so far, in order, each once."""
+        ...
+
+
+class Launcher(Protocol):
+    """Runs commands under one policy.  Safe to use from several threads."""
+
+    @property
+    def strength(self) -> Strength:
+        """What is really kept, known once the confinement stands."""
+        ...
+
+    def start(self, command: Command, stdin: int, stdout: int, stderr: int, *, tty: str | None = None) -> Running:
+        """Start a command on three descriptors, which stay the caller's.
+
+        With *tty*, the path of a terminal, the command leads a session whose controlling terminal
+        that is; the descriptors may refer to it.
+
+        Raises CommandNotFoundError, CommandNotExecutableError or SandboxUnavailableError.
+        """
+        ...
+
+    def close(self) -> None:
+        """End everything that still runs and free all resources; idempotent."""
+        ...
