@@ -1,0 +1,97 @@
+"""Which environment variables a command gets.
+
+The default excludes keep credentials out: what is named like a key, a secret or a token stays behind.
+
+Variables that steer the loader or an interpreter (``LD_PRELOAD``, ``LD_LIBRARY_PATH``, ``PYTHONPATH``
+and the like) are passed on: they take effect inside the sandbox, where they can only hurt the command
+that got them.  The launcher's own helpers are found by absolute path and started isolated, never
+through ``PATH`` or any variable of the caller.
+
+Importing this module costs no more than :mod:`codex_core.types`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from codex_core.errors import ConfigError
+from codex_core.types import Network
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from codex_core.sandbox.policy import SandboxPolicy
+
+CORE_NAMES = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "LOGNAME", "PATH", "SHELL", "TEMP", "TMP", "TMPDIR", "USER")
+"""What ``inherit = "core"`` keeps, as the reference client does on Unix."""
+DEFAULT_EXCLUDES = ("*KEY*", "*SECRET*", "*TOKEN*")
+INHERIT = ("all", "core", "none")
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentSettings:
+    """``[shell_environment_policy]``.  Patterns know ``*`` and ``?`` and ignore case."""
+
+    inherit: str = "all"
+    ignore_default_excludes: bool = False
+    exclude: tuple[str, ...] = ()
+    set: Mapping[str, str] = field(default_factory=dict)
+    include_only: tuple[str, ...] = ()
+    """Where not empty, only what matches stays, also of *set*."""
+
+
+def child_environment(
+    environ: Mapping[str, str], settings: EnvironmentSettings, policy: SandboxPolicy, backend: str
+) -> dict[str, str]:
+    """Build the environment of a command that *backend* (``""`` or ``"none"``: nobody) confines.
+
+    The steps, in order: inherit, default excludes, exclude, set, include_only; then the marks
+    ``CODEX_SANDBOX`` (the backend's name) and ``CODEX_SANDBOX_NETWORK_DISABLED=1``, which tell a
+    program why it fails and which no setting removes.
+
+    Raises ConfigError for an unknown *inherit* and for names or values that no environment can hold.
+    """
+    if settings.inherit not in INHERIT:
+        msg = f"shell_environment_policy.inherit: {settings.inherit!r} is none of {', '.join(INHERIT)}"
+        raise ConfigError(msg)
+    for name, value in settings.set.items():
+        if not name or "=" in name or "\0" in name + value:
+            msg = f"shell_environment_policy.set: no environment can hold {name!r} = {value!r}"
+            raise ConfigError(msg)
+
+    excludes = (*(() if settings.ignore_default_excludes else DEFAULT_EXCLUDES), *settings.exclude)
+    child = {
+        name: value
+        for name, value in environ.items()
+        if (settings.inherit == "all" or (settings.inherit == "core" and name in CORE_NAMES))
+        and not _matches_any(name, excludes)
+    }
+    child.update(settings.set)
+    if settings.include_only:
+        child = {name: value for name, value in child.items() if _matches_any(name, settings.include_only)}
+    if backend not in {"", "none"}:
+        child["CODEX_SANDBOX"] = backend
+        if policy.network is Network.OFF:
+            child["CODEX_SANDBOX_NETWORK_DISABLED"] = "1"
+    return child
+
+
+def _matches_any(name: str, patterns: Iterable[str]) -> bool:
+    return any(_matches(name.casefold(), pattern.casefold()) for pattern in patterns)
+
+
+def _matches(name: str, pattern: str) -> bool:
+    """Match the whole *name*; in at most ``len(name) * len(pattern)`` steps, whatever the pattern.
+
+    :mod:`fnmatch` would do, at the price of importing :mod:`re` on the cold path.
+    """
+    reached = {0}
+    for sign in pattern:
+        if sign == "*":
+            reached = set(range(min(reached), len(name) + 1))
+        else:
+            reached = {at + 1 for at in reached if at < len(name) and sign in {"?", name[at]}}
+        if not reached:
+            return False
+    return len(name) in reached
