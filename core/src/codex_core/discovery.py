@@ -1,24 +1,24 @@
 """What is installed, found by reading files: nothing is imported, no cache is believed.
 
-A plugin is an entry point in a namespace that begins with ``codex_core.``.  Distributions are looked
-for as ``*.dist-info`` folders in the folders of :data:`sys.path`, in that order, and of one distribution
-that lies in several of them the first counts, as it does for ``import``.  Zip files and eggs are not looked
-into: they need a reader that the cold path cannot afford, and installers no longer write them.
+A plugin is an entry point in a namespace that begins with ``codex_core.``.  Whoever can add a ``*.dist-info``
+folder decides what runs outside the sandbox, so only some folders of :data:`sys.path` count:
 
-Whoever can add a ``*.dist-info`` decides what runs outside the sandbox, so some folders of ``sys.path`` do not
-count, although Python would import from them (:func:`installed` and :func:`find` never look there):
+* those that :mod:`site` set up, even if one of them is the current directory: Python ran what their ``.pth``
+  files say before any of this was imported;
+* others that are called ``site-packages`` or ``dist-packages``, as overlays of ``uv`` and ``.pth`` files add them,
+  unless they are the current directory or named by ``PYTHONPATH``.
 
-* the current directory and what lies below it, except an environment's ``site-packages`` in it;
-* what ``PYTHONPATH`` names;
-* the folder of the script that Python was started with;
-* relative entries.
-
-The folders that :mod:`site` set up count in any case, also when they are the current directory: Python itself
-ran what their ``.pth`` files say before any of this was imported.  The lists of folders that ``uv`` and
-``.pth`` files add for overlays and editable installations are honoured.
+So a ``*.dist-info`` in the workspace is no plugin, whether the workspace is on ``sys.path`` as the current
+directory, through ``PYTHONPATH``, as the folder of a script, or as the source folder of an editable installation.
+Of one distribution that lies in several folders the first counts, as it does for ``import``.  Zip files and eggs
+are not looked into: they need readers that the cold path cannot afford, and installers no longer write them.
 
 A distribution whose metadata mentions us and cannot be read makes every look-up fail.  Passing over it could
 hide one of two claimants to a name, and then the other one would win without a word.
+
+What this cannot close: Python imports from every folder of ``sys.path``, and has done so before we start.  Who
+has ``PYTHONPATH`` name a workspace, or installs the workspace editably into the environment of codex, lets the
+workspace run code in the next start of codex.  An environment of its own for codex is the cure.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 PREFIX = "codex_core."
 _INSTALLER_FOLDERS = ("site-packages", "dist-packages")
+_ENVIRONMENT = ("bin", "lib", "lib64", "Scripts", "Lib", "DLLs")
+"""Where an environment, or an interpreter, keeps what it runs."""
 _SHIPPED = {
     ("codex_core.sandbox_backends", "linux"): ("codex-sandbox-linux", "plugins/sandbox_linux"),
     ("codex_core.sandbox_commands", "linux"): ("codex-sandbox-linux", "plugins/sandbox_linux"),
@@ -153,8 +155,10 @@ def conflict(candidates: tuple[Plugin, ...]) -> str:
 
 def missing(namespace: str, name: str) -> str:
     """Say that nobody declares *name*, and what to do about it."""
-    for folder, why in ignored_folders().items():
-        if name in grouped(scan((folder,)).plugins, namespace):
+    trusted, unsafe = trusted_folders(), unsafe_folders()
+    for folder in map(_real, _search_path()):
+        if folder not in trusted and name in grouped(scan((folder,)).plugins, namespace):
+            why = unsafe.get(folder, "not called site-packages")
             return f"declared only in {folder}, where no plugin is accepted ({why}): install it into the environment"
     if (namespace, name) in _SHIPPED:
         distribution, folder = _SHIPPED[namespace, name]
@@ -193,11 +197,11 @@ def require_installed_code(plugin: Plugin) -> None:
 
     Raises PluginLoadError.
     """
-    ignored = ignored_folders()
+    unsafe = unsafe_folders()
     for path in code_of(plugin.module):
         folder = os.path.realpath(os.path.dirname(path))
-        if folder in ignored and not any(_inside(folder, home) for home in _homes(plugin)):
-            reason = f"its code would come from {path} ({ignored[folder]}), not from {plugin.location}: start elsewhere"
+        if folder in unsafe and not any(_inside(folder, home) for home in _homes(plugin)):
+            reason = f"its code would come from {path} ({unsafe[folder]}), not from {plugin.location}: start elsewhere"
             raise PluginLoadError(plugin.namespace, plugin.name, reason)
 
 
@@ -217,61 +221,54 @@ def code_of(module: str) -> tuple[str, ...]:
 
 
 def code_locations() -> tuple[str, ...]:
-    """Give the paths that Python, codex_core and the installed plugins run code from, sorted.
+    """Give the paths that Python, codex_core and the installed plugins run code from, absolute and sorted.
 
-    A command that could write there would leave the sandbox the next time one of them starts.  Protect each
-    path that lies inside a writable root.  A path that equals or contains a root cannot be protected as a whole
-    (a workspace that is itself an environment); the narrower paths below it are in the list for that case.
-    All of them exist, except that a user's own ``site-packages`` may be missing: what appears there runs as well.
+    A command that could write there would leave the sandbox the next time one of them starts, so each path that
+    lies inside a writable root has to be protected.  Where a link leads to a path, both are given.  The folders
+    are narrow, so that a workspace which is an environment itself stays writable beside them.  A user's own
+    ``site-packages`` and a ``pyvenv.cfg`` are given even where they are missing: Python obeys what appears there.
 
-    The current directory and ``PYTHONPATH`` are not in it, except for our own code and plugins in them: a
-    program that is being worked on has to stay writable.  Raises nothing.
+    Source folders on ``sys.path`` are not given, except for our own code and plugins in them: a program that
+    is being worked on has to stay writable.  Raises nothing.
     """
+    prefixes = {sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix}
     paths = {
-        *(sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix),
-        *(os.path.join(sys.prefix, name) for name in ("pyvenv.cfg", "bin", "Scripts")),
+        *(os.path.join(prefix, name) for prefix in prefixes for name in _ENVIRONMENT),
         *(os.path.dirname(path) for path in (sys.executable, os.path.realpath(sys.executable)) if sys.executable),
+        os.path.dirname(os.__file__),
         *trusted_folders(),
         *code_of("codex_core"),
     }
     for plugin in scan().plugins:
         paths.update((plugin.location, *code_of(plugin.module)))
-    existing = {
-        real for path in paths if os.path.exists(path) for real in (os.path.abspath(path), os.path.realpath(path))
-    }
-    return tuple(sorted(existing | _site_folders()))
+    present = {path for path in paths if os.path.lexists(path)}
+    present |= _site_folders() | {os.path.join(prefix, "pyvenv.cfg") for prefix in prefixes}
+    return tuple(sorted({real for path in present for real in (os.path.abspath(path), os.path.realpath(path))}))
 
 
 def trusted_folders() -> tuple[str, ...]:
     """Give the folders of ``sys.path`` that distributions may be installed in: real paths, in order, each once."""
-    ignored = ignored_folders()
-    absolute = (os.path.realpath(entry) for entry in sys.path if isinstance(entry, str) and os.path.isabs(entry))
-    return tuple(dict.fromkeys(folder for folder in absolute if folder not in ignored))
+    own, unsafe = _site_folders(), unsafe_folders()
+    absolute = (os.path.realpath(entry) for entry in _search_path() if os.path.isabs(entry))
+    named = (folder for folder in absolute if folder in own or os.path.basename(folder) in _INSTALLER_FOLDERS)
+    return tuple(dict.fromkeys(folder for folder in named if folder not in unsafe))
 
 
-def ignored_folders() -> dict[str, str]:
-    """Give the folders of ``sys.path`` that do not count, as real paths, each with the reason."""
+def unsafe_folders() -> dict[str, str]:
+    """Give the folders that may be on ``sys.path`` because of how and where Python was started.
+
+    Real paths, each with the reason.  Folders that :mod:`site` set up are never among them.
+    """
+    main = getattr(sys.modules.get("__main__"), "__file__", None)
+    reasons = {_real(entry): "a relative entry of sys.path" for entry in _search_path() if not os.path.isabs(entry)}
+    if isinstance(main, str):
+        reasons[os.path.dirname(_real(main))] = "the folder of the script"
+    if not sys.flags.ignore_environment:
+        named = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+        reasons |= {_real(entry): "named by PYTHONPATH" for entry in named}
+    reasons[_real(os.curdir)] = "the current directory"
     own = _site_folders()
-    library = os.path.dirname(os.path.realpath(os.__file__))
-    cwd = _current_directory()
-    pythonpath = {os.path.realpath(entry) for entry in _pythonpath()}
-    script = _script_folder()
-    ignored: dict[str, str] = {}
-    for entry in sys.path:
-        if not isinstance(entry, str) or (not cwd and not os.path.isabs(entry)):
-            continue
-        folder = os.path.realpath(entry)
-        if folder in own or _inside(folder, library):
-            continue
-        if cwd and (folder == cwd or (_inside(folder, cwd) and os.path.basename(folder) not in _INSTALLER_FOLDERS)):
-            ignored[folder] = "in the current directory"
-        elif folder in pythonpath:
-            ignored[folder] = "named by PYTHONPATH"
-        elif folder == script:
-            ignored[folder] = "the folder of the script"
-        elif not os.path.isabs(entry):
-            ignored[folder] = "a relative entry of sys.path"
-    return ignored
+    return {folder: why for folder, why in reasons.items() if folder not in own}
 
 
 def normalised(distribution: str) -> str:
@@ -381,6 +378,11 @@ def _is(stem: str, plugin: Plugin) -> bool:
     return normalised(stem.partition("-")[0]) == normalised(plugin.distribution)
 
 
+def _search_path() -> list[str]:
+    entries: list[object] = [*sys.path]  # anything may have been put there; Python passes over what is no str
+    return [entry for entry in entries if isinstance(entry, str)]
+
+
 def _site_folders() -> set[str]:
     """Give the folders that the interpreter set up by itself: none under ``-S``."""
     site = sys.modules.get("site")
@@ -390,26 +392,15 @@ def _site_folders() -> set[str]:
     return {os.path.realpath(folder) for folder in folders}
 
 
-def _current_directory() -> str:
+def _real(path: str) -> str:
     try:
-        return os.path.realpath(os.getcwd())
-    except OSError:  # deleted: nothing can be imported from it either
-        return ""
-
-
-def _pythonpath() -> list[str]:
-    if sys.flags.ignore_environment:
-        return []
-    return list(filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))
-
-
-def _script_folder() -> str:
-    file = getattr(sys.modules.get("__main__"), "__file__", None)
-    return os.path.dirname(os.path.realpath(file)) if isinstance(file, str) else ""
+        return os.path.realpath(path)
+    except OSError:  # relative to a current directory that is gone: nothing can be imported through it
+        return path
 
 
 def _inside(path: str, folder: str) -> bool:
-    """Whether *path* is *folder* or lies below it."""
+    """Say whether *path* is *folder* or lies below it."""
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
 
 
