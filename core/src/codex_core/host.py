@@ -1,0 +1,377 @@
+"""The typed face of the extension points: one method for each hook, and what happens when a plugin fails.
+
+============================ ==============================================================================
+extension point              missing, broken or raising
+============================ ==============================================================================
+config sources               refuse to start
+sandbox backends             SandboxUnavailableError: nothing runs, and never outside the sandbox instead
+approval policies            missing or broken: refuse to start; raising: the action is forbidden
+tool gates                   the tool is not offered
+exporters                    refuse to start
+model providers              refuse to start
+frontends                    plain lines instead
+observers                    logged, and otherwise ignored
+============================ ==============================================================================
+
+Which plugins are loaded is decided before, by :func:`select`, from the configuration alone.  A :class:`Host` is
+built and passed on; there is no global one.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Protocol
+
+from codex_core.approval.combine import combine
+from codex_core.errors import CodexError, PluginError, PluginLoadError, SandboxUnavailableError
+from codex_core.extension import ExtensionPoint, Spec
+from codex_core.hookspecs import (
+    ApprovalPolicy,
+    ConfigSource,
+    Exporter,
+    Frontend,
+    ModelProvider,
+    Observer,
+    SandboxBackend,
+    ToolGate,
+)
+from codex_core.types import Decision, Promise, SandboxMode, Strength, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from codex_core.config.sources import ConfigContext, Layer
+    from codex_core.events import Event
+    from codex_core.sandbox.policy import SandboxPolicy
+    from codex_core.telemetry.emitter import EventSink
+    from codex_core.types import Action, Launcher
+
+log = logging.getLogger(__name__)
+
+_BACKENDS = {"linux": "linux", "darwin": "macos", "win32": "windows"}
+"""The backend of each ``sys.platform``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One plugin that the configuration, or a default, names."""
+
+    namespace: str
+    name: str
+    key: str
+    """The dotted key that decides."""
+    why: str
+    """What that key says, for people."""
+
+
+class _Plugins(Protocol):
+    @property
+    def approval_policies(self) -> tuple[str, ...]: ...
+    @property
+    def observers(self) -> tuple[str, ...]: ...
+    @property
+    def config_sources(self) -> tuple[str, ...]: ...
+
+
+class _Otel(Protocol):
+    @property
+    def exporter_name(self) -> str: ...
+
+
+class Selectable(Protocol):
+    """The part of the configuration that names plugins."""
+
+    @property
+    def sandbox_mode(self) -> SandboxMode:
+        """Without a sandbox, no backend is chosen."""
+        ...
+
+    @property
+    def sandbox_backend(self) -> str | None:
+        """None chooses by operating system."""
+        ...
+
+    @property
+    def approval_policy(self) -> str:
+        """Name the approval policy that is always asked."""
+        ...
+
+    @property
+    def plugins(self) -> _Plugins:
+        """What is chosen besides."""
+        ...
+
+    @property
+    def otel(self) -> _Otel:
+        """Where events go."""
+        ...
+
+
+def select(config: Selectable, platform: str = sys.platform) -> tuple[Choice, ...]:
+    """Decide which plugins to load, in order, each once, and say why.  Pure."""
+    choices = _named(ConfigSource, config.plugins.config_sources, "plugins.config_sources")
+    choices += _named(ApprovalPolicy, [config.approval_policy], "approval_policy")
+    choices += _named(ApprovalPolicy, config.plugins.approval_policies, "plugins.approval_policies")
+    if config.sandbox_mode != SandboxMode.DANGER_FULL_ACCESS:
+        if config.sandbox_backend:
+            choices += _named(SandboxBackend, [config.sandbox_backend], "sandbox_backend")
+        else:
+            backend = _BACKENDS.get(platform, platform)
+            choices.append(Choice(SandboxBackend.namespace, backend, "sandbox_backend", f"the default on {platform}"))
+    choices += _named(Exporter, [config.otel.exporter_name], "otel.exporter")
+    choices += _named(Observer, config.plugins.observers, "plugins.observers")
+    unique: dict[tuple[str, str], Choice] = {}
+    for choice in choices:
+        unique.setdefault((choice.namespace, choice.name), choice)
+    return tuple(unique.values())
+
+
+def _named(spec: type[Spec], names: Iterable[str], key: str) -> list[Choice]:
+    return [Choice(spec.namespace, str(name), key, f"named by {key}") for name in names]
+
+
+class Host:
+    """All extension points of one session, and the plugins loaded into them.
+
+    Hooks are called on the thread of the caller.  Every error message is one line.
+    """
+
+    def __init__(self) -> None:
+        self.config_sources = ExtensionPoint(ConfigSource)
+        self.sandbox_backends = ExtensionPoint(SandboxBackend)
+        self.approval_policies = ExtensionPoint(ApprovalPolicy)
+        self.tool_gates = ExtensionPoint(ToolGate)
+        self.exporters = ExtensionPoint(Exporter)
+        self.model_providers = ExtensionPoint(ModelProvider)
+        self.frontends = ExtensionPoint(Frontend)
+        self.observers = ExtensionPoint(Observer)
+
+    @classmethod
+    def for_config(cls, config: Selectable) -> Host:
+        """Load what the configuration names; raises as :meth:`load`."""
+        return cls.load(select(config))
+
+    @classmethod
+    def load(cls, choices: Iterable[Choice]) -> Host:
+        """Build a host and load the chosen plugins.
+
+        Raises PluginError, or SandboxUnavailableError for a backend.  An observer or a frontend that cannot be
+        loaded is logged.
+        """
+        host = cls()
+        points = {point.namespace: point for point in vars(host).values()}
+        for choice in choices:
+            try:
+                points[choice.namespace].load(choice.name)
+            except PluginError as error:
+                if choice.namespace == SandboxBackend.namespace:
+                    raise SandboxUnavailableError(f"no sandbox: {error}") from error
+                if choice.namespace not in {Observer.namespace, Frontend.namespace}:
+                    raise
+                log.warning("%s", error)
+        return host
+
+    def config_layers(self, context: ConfigContext) -> tuple[Layer, ...]:
+        """Collect the layers of all config sources, lowest precedence first; of equals, by name of the source.
+
+        Raises PluginLoadError when a source raises or gives anything but layers between the defaults and the
+        managed ones.
+        """
+        from codex_core.config.sources import DEFAULTS, MANAGED, Layer
+
+        found: list[tuple[int, str, Layer]] = []
+        for name, _ in self.config_sources.plugins:
+            for layers in _ask(self.config_sources, "config_layers", name, context=context):
+                for layer in layers if _is_sequence(layers) else [layers]:
+                    if not isinstance(layer, Layer):
+                        reason = f"it gave {_kind(layer)} instead of a Layer"
+                        raise PluginLoadError(ConfigSource.namespace, name, reason)
+                    if not DEFAULTS < layer.precedence < MANAGED:
+                        reason = f"its layer {layer.name!r} has precedence {layer.precedence}: not in 1..{MANAGED - 1}"
+                        raise PluginLoadError(ConfigSource.namespace, name, reason)
+                    found.append((layer.precedence, name, layer))
+        return tuple(layer for _, _, layer in sorted(found, key=lambda entry: entry[:2]))
+
+    def probe(self) -> Strength:
+        """Ask the backend what it can keep here; one that raises or answers nonsense keeps nothing.
+
+        Raises SandboxUnavailableError where no backend is loaded.
+        """
+        name = self._backend()
+        try:
+            strength = self.sandbox_backends.hook.probe()
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may raise anything
+            fault = f"its probe failed ({_describe(error)})"
+        else:
+            if isinstance(strength, Strength):
+                return strength
+            fault = f"its probe gave {_kind(strength)} instead of a Strength"
+        return Strength(name, "none", frozenset(), dict.fromkeys(Promise, fault))
+
+    def unsupported(self, policy: SandboxPolicy) -> tuple[str, ...]:
+        """Ask the backend what it cannot keep of *policy* here, with the cure of each.
+
+        Raises SandboxUnavailableError where no backend is loaded, or it raises or answers nonsense.
+        """
+        name = self._backend()
+        reasons = self._ask_backend("unsupported", policy)
+        if not _is_sequence(reasons) or not all(isinstance(reason, str) for reason in reasons):
+            raise SandboxUnavailableError(f"the sandbox backend {name!r} does not say what it cannot keep")
+        return tuple(" ".join(reason.split()) for reason in reasons)
+
+    def launcher(self, policy: SandboxPolicy) -> Launcher:
+        """Have the backend make a launcher for *policy*; the caller closes it.
+
+        Raises SandboxUnavailableError where no backend is loaded, it cannot keep all of the policy on this host
+        (with every reason), or it fails.
+        """
+        name = self._backend()
+        if reasons := self.unsupported(policy):
+            raise SandboxUnavailableError(f"the sandbox {name!r} cannot keep this policy here: {'; '.join(reasons)}")
+        launcher = self._ask_backend("launcher", policy)
+        try:
+            fits = callable(launcher.start) and callable(launcher.close) and isinstance(launcher.strength, Strength)
+        except (Exception, SystemExit) as error:
+            raise SandboxUnavailableError(f"the sandbox {name!r} gave no launcher: {_describe(error)}") from error
+        if not fits:
+            raise SandboxUnavailableError(f"the sandbox {name!r} gave {_kind(launcher)} instead of a Launcher")
+        return launcher  # type: ignore[no-any-return]  # as far as can be seen from outside
+
+    def review(self, action: Action, policy: SandboxPolicy) -> Verdict:
+        """Ask every approval policy about *action*; the strictest verdict wins, whatever their order.
+
+        A policy that raises or answers nonsense forbids.  Where none speaks, a person is to be asked.
+        """
+        verdicts: list[Verdict] = []
+        for name, _ in self.approval_policies.plugins:
+            verdicts += _verdicts(self.approval_policies, "review", name, action=action, policy=policy)
+        return combine(verdicts)
+
+    def gate_tool(self, tool: str, config: Mapping[str, Any]) -> Verdict:
+        """Ask every tool gate whether *tool* is offered under the effective configuration.
+
+        The gate that has the tool's name is loaded if it is not yet.  FORBID, with the reason, where it is
+        missing, where any gate raises or answers nonsense, and where none speaks.
+        """
+        try:
+            if tool not in dict(self.tool_gates.plugins):
+                self.tool_gates.load(tool)
+        except PluginError as error:
+            return Verdict(Decision.FORBID, f"{tool} is not offered: {error}", f"gate:{tool}")
+        verdicts: list[Verdict] = []
+        for name, _ in self.tool_gates.plugins:
+            verdicts += _verdicts(self.tool_gates, "gate_tool", name, tool=tool, config=MappingProxyType(config))
+        return combine(verdicts or [Verdict(Decision.FORBID, f"no gate speaks for {tool}", f"gate:{tool}")])
+
+    def open_sink(self, settings: Mapping[str, Any], resource: Mapping[str, str]) -> EventSink:
+        """Open the sink of the exporter.
+
+        Raises PluginLoadError where no exporter is loaded, or it raises or gives nothing; an error of ours that
+        it raises passes.
+        """
+        arguments = {"settings": MappingProxyType(settings), "resource": MappingProxyType(resource)}
+        name = _only_one(self.exporters)
+        sink = _ask(self.exporters, "open_sink", name, **arguments)
+        if not callable(getattr(sink, "emit", None)) or not callable(getattr(sink, "close", None)):
+            raise PluginLoadError(Exporter.namespace, name, f"it gave {_kind(sink)} instead of an EventSink")
+        return sink  # type: ignore[no-any-return]  # as far as can be seen from outside
+
+    def open_model(self, settings: Mapping[str, Any]) -> object:
+        """Open the model; raises PluginLoadError as :meth:`open_sink`."""
+        name = _only_one(self.model_providers)
+        model: object = _ask(self.model_providers, "open_model", name, settings=MappingProxyType(settings))
+        if model is None:
+            raise PluginLoadError(ModelProvider.namespace, name, "it gave no model")
+        return model
+
+    def interact(self, session: object) -> int | None:
+        """Let the frontend hold the conversation and give its exit code; None where no frontend is loaded.
+
+        Raises PluginLoadError where it raises or gives no exit code.
+        """
+        if not self.frontends.plugins:
+            return None
+        name = _only_one(self.frontends)
+        code = _ask(self.frontends, "interact", name, session=session)
+        if not isinstance(code, int):
+            raise PluginLoadError(Frontend.namespace, name, f"it gave {_kind(code)} instead of an exit code")
+        return code
+
+    def emit(self, event: Event) -> None:
+        """Show *event*, redacted already, to every observer; what they raise is logged and forgotten."""
+        for name, _ in self.observers.plugins:
+            try:
+                self.observers.caller("on_event", name)(event=event)
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may raise anything
+                log.warning("the observer %r failed on %s: %s", name, event.name, _describe(error))
+
+    def _backend(self) -> str:
+        try:
+            return _only_one(self.sandbox_backends)
+        except PluginError as error:
+            raise SandboxUnavailableError(f"no sandbox: {error}") from error
+
+    def _ask_backend(self, hook: str, policy: SandboxPolicy) -> Any:  # noqa: ANN401 - judged by the caller
+        try:
+            return _ask(self.sandbox_backends, hook, self._backend(), policy=policy)
+        except PluginError as error:
+            raise SandboxUnavailableError(f"no sandbox: {error}") from error
+
+
+def _only_one(point: ExtensionPoint[Any]) -> str:
+    """Give the name of the plugin of a point that has one; PluginLoadError where it has not."""
+    names = [name for name, _ in point.plugins]
+    if len(names) != 1:
+        reason = f"{len(names)} plugins are loaded, where exactly one has to be"
+        raise PluginLoadError(point.namespace, ", ".join(names) or "none", reason)
+    return names[0]
+
+
+def _ask(point: ExtensionPoint[Any], hook: str, name: str, **arguments: object) -> Any:  # noqa: ANN401 - as above
+    """Call one hook of one plugin; what it raises becomes a PluginLoadError, unless it is ours."""
+    try:
+        return point.caller(hook, name)(**arguments)
+    except CodexError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise PluginLoadError(point.namespace, name, f"its {hook} failed: {_describe(error)}") from error
+
+
+def _verdicts(point: ExtensionPoint[Any], hook: str, name: str, **arguments: object) -> list[Verdict]:
+    """Ask one plugin: no verdict where it abstains, FORBID where it raises or answers nonsense."""
+    source = f"{'policy' if hook == 'review' else 'gate'}:{name}"
+    try:
+        answers = point.caller(hook, name)(**arguments)
+        return [_checked(answer, source) for answer in answers]
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may raise anything
+        return [Verdict(Decision.FORBID, f"{source} failed, and what fails forbids: {_describe(error)}", source)]
+
+
+def _checked(answer: object, source: str) -> Verdict:
+    if not isinstance(answer, Verdict):
+        raise TypeError(f"it gave {answer!r} instead of a Verdict")
+    parts: tuple[tuple[object, type], ...] = (
+        (answer.decision, Decision),
+        (answer.reason, str),
+        (answer.source, str),
+        (answer.unsandboxed, bool),
+    )
+    if not all(isinstance(value, kind) for value, kind in parts):
+        raise TypeError(f"it gave a Verdict with parts of wrong types, {answer!r}")
+    # Only the core speaks for the user.
+    return answer if answer.source not in {"", "user"} else replace(answer, source=source)
+
+
+def _is_sequence(answer: object) -> bool:
+    return isinstance(answer, (list, tuple))
+
+
+def _kind(answer: object) -> str:
+    return "nothing" if answer is None else f"a {type(answer).__qualname__}"
+
+
+def _describe(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
