@@ -78,17 +78,15 @@ class _DirectRunning:
         self._lock = threading.RLock()
         self._ended: Ended | None = None
         self._stops: deque[int] = deque()
-        self._pid, self._lifeline = _spawn(command, stdio, tty)
-        self._watcher: _Watcher | None = None
+        self._control = -1
+        if tty is not None:
+            self._pid, self._control, self._fd = _spawn_on_terminal(command, stdio, tty)
+            return
+        self._pid = _spawn(command, stdio, [], ())
         try:
-            if tty is None and hasattr(os, "pidfd_open"):
-                self._fd = os.pidfd_open(self._pid)
-            else:  # a pidfd does not tell of stops
-                self._watcher = _Watcher(self._pid)
-                self._fd = self._watcher.fd
+            self._fd = os.pidfd_open(self._pid) if hasattr(os, "pidfd_open") else _watch(self._pid)
         except (OSError, RuntimeError) as error:  # no descriptor or no thread left
-            self._cut_lifeline()
-            self._kill_group()
+            self._send(signal.SIGKILL)
             os.waitpid(self._pid, 0)
             raise SandboxUnavailableError(f"cannot watch {command.argv[0]}: {error}") from error
 
@@ -102,31 +100,30 @@ class _DirectRunning:
 
     def advance(self) -> Ended | None:
         with self._lock:
-            if self._ended is None:
-                status = self._poll() if self._watcher is None else self._watcher.poll(self._stops)
-                if status is not None:
-                    self._finish(status)
+            if self._ended is None and self._control >= 0:
+                self._take_reports()
+            if self._ended is None and os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                self._finish()
             return self._ended
 
-    def _poll(self) -> int | None:
-        if os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-            return None
-        self._kill_group()  # before its number can be used again
-        return os.waitpid(self._pid, 0)[1]
+    def _take_reports(self) -> None:
+        with suppress(BlockingIOError):
+            self._stops.extend(os.read(self._fd, 64))
 
-    def _finish(self, status: int) -> None:
-        if self._watcher is not None:
-            self._kill_group()
-        code = os.waitstatus_to_exitcode(status)
+    def _finish(self) -> None:
+        self._send(signal.SIGKILL)  # the rest of the group, before its number can be used again
+        code = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
         self._ended = Ended(exit_code=code) if code >= 0 else Ended(signal=-code)
         os.close(self._fd)
-        self._cut_lifeline()
+        if self._control >= 0:
+            os.close(self._control)
 
     def wait(self) -> None:
         """Wait for the end of a command that was killed."""
         with self._lock:
             if self._ended is None:
-                self._finish(os.waitpid(self._pid, 0)[1] if self._watcher is None else self._watcher.wait())
+                os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOWAIT)
+                self._finish()
 
     def stopped(self) -> int | None:
         with self._lock:
@@ -134,105 +131,78 @@ class _DirectRunning:
 
     def signal(self, number: int) -> None:
         with self._lock:
-            if self._ended is None:
+            if self._ended is not None:
+                return
+            if self._control >= 0:
+                with suppress(BrokenPipeError):  # the leader is at its end
+                    os.write(self._control, bytes((number,)))
+            else:
                 self._send(number)
 
     def kill(self) -> None:
-        with self._lock:
-            if self._ended is not None:
-                return
-            if self._lifeline >= 0:
-                self._cut_lifeline()
-                self._send(signal.SIGCONT)  # a stopped leader would not see it
-            else:
-                self._kill_group()
+        self.signal(signal.SIGKILL)
 
     def denials(self) -> tuple[Denial, ...]:
         return ()
-
-    def _cut_lifeline(self) -> None:
-        if self._lifeline >= 0:
-            os.close(self._lifeline)
-            self._lifeline = -1
-
-    def _kill_group(self) -> None:
-        self._send(signal.SIGKILL)
 
     def _send(self, number: int) -> None:
         with suppress(ProcessLookupError, PermissionError):  # gone, or it changed its user
             os.killpg(self._pid, number)
 
 
-class _Watcher:
-    """A thread that waits for one process; *fd* polls readable when :meth:`poll` has news."""
+def _watch(pid: int) -> int:
+    """Give a descriptor that polls readable once the process has ended, where the system has none."""
+    fd, letters = os.pipe()
 
-    def __init__(self, pid: int) -> None:
-        self._statuses: deque[int] = deque()
-        self.fd, self._letters = os.pipe()
-        os.set_blocking(self.fd, False)
-        self._thread = threading.Thread(target=self._watch, args=(pid,), name=f"codex-wait-{pid}", daemon=True)
-        self._thread.start()
+    def watch() -> None:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        os.close(letters)
 
-    def _watch(self, pid: int) -> None:
-        while True:
-            status = os.waitpid(pid, os.WUNTRACED)[1]
-            self._statuses.append(status)
-            if not os.WIFSTOPPED(status):
-                os.close(self._letters)
-                return
-            os.write(self._letters, b".")
-
-    def poll(self, stops: deque[int]) -> int | None:
-        """Add new stops to *stops*; the wait status if the process has ended."""
-        with suppress(BlockingIOError):
-            os.read(self.fd, 64)
-        while self._statuses:
-            status = self._statuses.popleft()
-            if not os.WIFSTOPPED(status):
-                self._thread.join()
-                return status
-            stops.append(os.WSTOPSIG(status))
-        return None
-
-    def wait(self) -> int:
-        self._thread.join()
-        return self._statuses[-1]
+    threading.Thread(target=watch, name=f"codex-wait-{pid}", daemon=True).start()
+    return fd
 
 
-def _spawn(command: Command, stdio: tuple[int, int, int], tty: str | None) -> tuple[int, int]:
-    """Start the process; its number and the near end of its lifeline, -1 where it has none."""
+def _spawn_on_terminal(command: Command, stdio: tuple[int, int, int], tty: str) -> tuple[int, int, int]:
+    """Start the command below a leader; the process, and the near ends of its control and report."""
+    lc_ctype = f"={command.env['LC_CTYPE']}" if "LC_CTYPE" in command.env else ""
+    control_far, control = os.pipe()
+    report, report_far = os.pipe()
+    words = [sys.executable, "-I", "-S", _LEADER, tty, str(control_far), str(report_far), lc_ctype]
+    try:
+        pid = _spawn(command, stdio, words, (control_far, report_far))
+    except BaseException:
+        os.close(control)
+        os.close(report)
+        raise
+    finally:
+        os.close(control_far)
+        os.close(report_far)
+    os.set_blocking(report, False)
+    return pid, control, report
+
+
+def _spawn(command: Command, stdio: tuple[int, int, int], prefix: list[str], pass_fds: tuple[int, ...]) -> int:
+    """Start the command, or *prefix* with it as its arguments; the process."""
     import subprocess  # slow to import, and unneeded where a sandbox is used
 
-    words, near, far = list(command.argv), -1, -1
     try:
         program = _resolve(command)
-        if tty is not None:
-            far, near = os.pipe()
-            lc_ctype = f"={command.env['LC_CTYPE']}" if "LC_CTYPE" in command.env else ""
-            words = [sys.executable, "-I", "-S", _LEADER, tty, str(far), lc_ctype, program, *words]
-            program = sys.executable
+        words = [*prefix, program, *command.argv] if prefix else command.argv
         process = subprocess.Popen(  # noqa: S603 -- running it is the point
             words,
-            executable=program,
+            executable=prefix[0] if prefix else program,
             stdin=stdio[0],
             stdout=stdio[1],
             stderr=stdio[2],
             cwd=command.cwd,
             env=command.env,
             start_new_session=True,
-            pass_fds=(far,) if far >= 0 else (),
+            pass_fds=pass_fds,
         )
-    except BaseException as error:
-        if near >= 0:
-            os.close(near)
-        if isinstance(error, (OSError, ValueError)):
-            raise _refusal(error, command) from error
-        raise
-    finally:
-        if far >= 0:
-            os.close(far)
+    except (OSError, ValueError) as error:
+        raise _refusal(error, command) from error
     process.returncode = 0  # we wait for it ourselves
-    return process.pid, near
+    return process.pid
 
 
 def _resolve(command: Command) -> str:
