@@ -155,15 +155,25 @@ def conflict(candidates: tuple[Plugin, ...]) -> str:
 
 def missing(namespace: str, name: str) -> str:
     """Say that nobody declares *name*, and what to do about it."""
-    trusted, unsafe = trusted_folders(), unsafe_folders()
-    for folder in map(_real, _search_path()):
-        if folder not in trusted and name in grouped(scan((folder,)).plugins, namespace):
-            why = unsafe.get(folder, "not called site-packages")
-            return f"declared only in {folder}, where no plugin is accepted ({why}): install it into the environment"
+    for plugin, why in elsewhere():
+        if (plugin.namespace, plugin.name) == (namespace, name):
+            where = f"declared only in {plugin.location}, where no plugin is accepted ({why})"
+            return f"{where}: install {plugin.distribution} into the environment"
     if (namespace, name) in _SHIPPED:
         distribution, folder = _SHIPPED[namespace, name]
         return f"not installed: install the distribution {distribution}, as in `pip install ./{folder}`"
     return "not installed: no installed distribution declares it; `codex plugins` lists what there is"
+
+
+def elsewhere() -> list[tuple[Plugin, str]]:
+    """Find what would be a plugin if the folder of ``sys.path`` that it lies in counted, with the reason why not."""
+    trusted, unsafe = trusted_folders(), unsafe_folders()
+    others = dict.fromkeys(folder for folder in map(_real, _search_path()) if folder not in trusted)
+    return [
+        (plugin, unsafe.get(folder, "not called site-packages"))
+        for folder in others
+        for plugin in scan((folder,)).plugins
+    ]
 
 
 def load(plugin: Plugin) -> object:

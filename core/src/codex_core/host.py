@@ -6,7 +6,7 @@ extension point              missing, broken or raising
 config sources               refuse to start
 sandbox backends             SandboxUnavailableError: nothing runs, and never outside the sandbox instead
 approval policies            missing or broken: refuse to start; raising: the action is forbidden
-tool gates                   the tool is not offered
+tool gates                   no tool is offered that gates are asked about
 exporters                    refuse to start
 model providers              refuse to start
 frontends                    plain lines instead
@@ -20,12 +20,12 @@ built and passed on; there is no global one.
 from __future__ import annotations
 
 import logging
-import sys
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from codex_core.approval.combine import combine
+from codex_core.config.defaults import os_backend
 from codex_core.errors import CodexError, PluginError, PluginLoadError, SandboxUnavailableError
 from codex_core.extension import ExtensionPoint, Spec
 from codex_core.hookspecs import (
@@ -51,9 +51,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_BACKENDS = {"linux": "linux", "darwin": "macos", "win32": "windows"}
-"""The backend of each ``sys.platform``."""
-
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -71,6 +68,8 @@ class _Plugins(Protocol):
     @property
     def approval_policies(self) -> tuple[str, ...]: ...
     @property
+    def tool_gates(self) -> tuple[str, ...]: ...
+    @property
     def observers(self) -> tuple[str, ...]: ...
     @property
     def config_sources(self) -> tuple[str, ...]: ...
@@ -78,11 +77,11 @@ class _Plugins(Protocol):
 
 class _Otel(Protocol):
     @property
-    def exporter_name(self) -> str: ...
+    def exporter(self) -> str: ...
 
 
 class Selectable(Protocol):
-    """The part of the configuration that names plugins."""
+    """The part of :class:`codex_core.config.model.Config` that names plugins."""
 
     @property
     def sandbox_mode(self) -> SandboxMode:
@@ -90,8 +89,8 @@ class Selectable(Protocol):
         ...
 
     @property
-    def sandbox_backend(self) -> str | None:
-        """None chooses by operating system."""
+    def sandbox_backend(self) -> str:
+        """Empty chooses by operating system."""
         ...
 
     @property
@@ -110,18 +109,22 @@ class Selectable(Protocol):
         ...
 
 
-def select(config: Selectable, platform: str = sys.platform) -> tuple[Choice, ...]:
-    """Decide which plugins to load, in order, each once, and say why.  Pure."""
+def select(config: Selectable, os_backend: str) -> tuple[Choice, ...]:
+    """Decide which plugins to load, in order, each once, and say why.  Pure.
+
+    *os_backend* is what :func:`codex_core.config.defaults.os_backend` gives.
+    """
     choices = _named(ConfigSource, config.plugins.config_sources, "plugins.config_sources")
     choices += _named(ApprovalPolicy, [config.approval_policy], "approval_policy")
     choices += _named(ApprovalPolicy, config.plugins.approval_policies, "plugins.approval_policies")
+    choices += _named(ToolGate, config.plugins.tool_gates, "plugins.tool_gates")
     if config.sandbox_mode != SandboxMode.DANGER_FULL_ACCESS:
         if config.sandbox_backend:
             choices += _named(SandboxBackend, [config.sandbox_backend], "sandbox_backend")
         else:
-            backend = _BACKENDS.get(platform, platform)
-            choices.append(Choice(SandboxBackend.namespace, backend, "sandbox_backend", f"the default on {platform}"))
-    choices += _named(Exporter, [config.otel.exporter_name], "otel.exporter")
+            why = "the default on this operating system"
+            choices.append(Choice(SandboxBackend.namespace, os_backend, "sandbox_backend", why))
+    choices += _named(Exporter, [config.otel.exporter], "otel.exporter")
     choices += _named(Observer, config.plugins.observers, "plugins.observers")
     unique: dict[tuple[str, str], Choice] = {}
     for choice in choices:
@@ -130,7 +133,7 @@ def select(config: Selectable, platform: str = sys.platform) -> tuple[Choice, ..
 
 
 def _named(spec: type[Spec], names: Iterable[str], key: str) -> list[Choice]:
-    return [Choice(spec.namespace, str(name), key, f"named by {key}") for name in names]
+    return [Choice(spec.namespace, str(name), key, f"the value of {key}") for name in names]
 
 
 class Host:
@@ -148,31 +151,49 @@ class Host:
         self.model_providers = ExtensionPoint(ModelProvider)
         self.frontends = ExtensionPoint(Frontend)
         self.observers = ExtensionPoint(Observer)
+        self._silent_gates: dict[str, Verdict] = {}
 
     @classmethod
     def for_config(cls, config: Selectable) -> Host:
         """Load what the configuration names; raises as :meth:`load`."""
-        return cls.load(select(config))
+        return cls.load(select(config, os_backend()))
 
     @classmethod
     def load(cls, choices: Iterable[Choice]) -> Host:
         """Build a host and load the chosen plugins.
 
         Raises PluginError, or SandboxUnavailableError for a backend.  An observer or a frontend that cannot be
-        loaded is logged.
+        loaded is logged, and a gate that cannot be loaded forbids.
         """
         host = cls()
-        points = {point.namespace: point for point in vars(host).values()}
         for choice in choices:
-            try:
-                points[choice.namespace].load(choice.name)
-            except PluginError as error:
-                if choice.namespace == SandboxBackend.namespace:
-                    raise SandboxUnavailableError(f"no sandbox: {error}") from error
-                if choice.namespace not in {Observer.namespace, Frontend.namespace}:
-                    raise
-                log.warning("%s", error)
+            if choice.namespace == ToolGate.namespace:
+                host._load_gate(choice.name)
+            else:
+                host._load(choice)
         return host
+
+    def _load(self, choice: Choice) -> None:
+        point = next(point for point in self.points if point.namespace == choice.namespace)
+        try:
+            point.load(choice.name)
+        except PluginError as error:
+            if choice.namespace == SandboxBackend.namespace:
+                raise SandboxUnavailableError(f"no sandbox: {error}") from error
+            if choice.namespace not in {Observer.namespace, Frontend.namespace}:
+                raise
+            log.warning("%s", error)
+
+    def _load_gate(self, name: str) -> None:
+        try:
+            self.tool_gates.load(name)
+        except PluginError as error:
+            self._silent_gates[name] = Verdict(Decision.FORBID, str(error), f"gate:{name}")
+
+    @property
+    def points(self) -> tuple[ExtensionPoint[Any], ...]:
+        """All extension points."""
+        return tuple(point for point in vars(self).values() if isinstance(point, ExtensionPoint))
 
     def config_layers(self, context: ConfigContext) -> tuple[Layer, ...]:
         """Collect the layers of all config sources, lowest precedence first; of equals, by name of the source.
@@ -253,15 +274,12 @@ class Host:
     def gate_tool(self, tool: str, config: Mapping[str, Any]) -> Verdict:
         """Ask every tool gate whether *tool* is offered under the effective configuration.
 
-        The gate that has the tool's name is loaded if it is not yet.  FORBID, with the reason, where it is
-        missing, where any gate raises or answers nonsense, and where none speaks.
+        The gate that has the tool's name is loaded if it is not yet.  FORBID, with the reason, where it, or a gate
+        that the configuration names, is missing; where one raises or answers nonsense; and where none speaks.
         """
-        try:
-            if tool not in dict(self.tool_gates.plugins):
-                self.tool_gates.load(tool)
-        except PluginError as error:
-            return Verdict(Decision.FORBID, f"{tool} is not offered: {error}", f"gate:{tool}")
-        verdicts: list[Verdict] = []
+        if tool not in self._silent_gates and tool not in dict(self.tool_gates.plugins):
+            self._load_gate(tool)
+        verdicts = list(self._silent_gates.values())
         for name, _ in self.tool_gates.plugins:
             verdicts += _verdicts(self.tool_gates, "gate_tool", name, tool=tool, config=MappingProxyType(config))
         return combine(verdicts or [Verdict(Decision.FORBID, f"no gate speaks for {tool}", f"gate:{tool}")])
