@@ -1,0 +1,139 @@
+"""Checking one layer against the models: unknown keys, wrong types, wrong values.
+
+Layers are checked each by itself, so that a mistake is reported where it stands also when a layer
+above hides it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
+
+from codex_core.config.keys import dotted, quoted, shown
+from codex_core.config.model import BackendTable, Config, ExporterTable, Otel, Table, backend_name
+from codex_core.errors import ConfigError
+from pydantic import ValidationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from codex_core.config.positions import KeyPath
+    from codex_core.config.sources import Layer
+    from pydantic_core import ErrorDetails
+
+_EXPECTED = {
+    "bool_type": "true or false",
+    "string_type": "a string",
+    "int_type": "an integer",
+    "tuple_type": "an array",
+    "dict_type": "a table",
+    "model_type": "a table",
+}
+_ENUM_VALUE = re.compile(r"'([^']*)'")
+_PLUGIN_TABLES = (BackendTable, ExporterTable)
+"""Models of tables in which a plugin may have keys of its own."""
+_SLIP = 0.8
+"""How like a known key a name must be to count as a slip of the pen rather than a plugin's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """A key that no model knows."""
+
+    path: KeyPath
+    nearest: str | None
+
+
+def without_unknown(layer: Layer, model: type[Table] = Config) -> tuple[Layer, tuple[Unknown, ...]]:
+    """Take the keys that *model* does not know out of a layer."""
+    unknown: list[Unknown] = []
+    return replace(layer, values=_known(layer.values, model, (), unknown)), tuple(unknown)
+
+
+def validate(layer: Layer, model: type[Table] = Config) -> None:
+    """Check the types and values of a layer.
+
+    Raises ConfigError for the first that is wrong, naming file, line, column, key and what is allowed.
+    """
+    try:
+        model.model_validate(layer.values)
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+        more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
+        raise ConfigError(_error_line(layer, details[0]) + more) from None
+
+
+def _known(values: Mapping[str, Any], model: type[Table], path: KeyPath, unknown: list[Unknown]) -> dict[str, Any]:
+    fields = table_fields(model)
+    kept = {}
+    for key, value in values.items():
+        if key in fields:
+            below = fields[key]
+        elif model in _PLUGIN_TABLES:
+            kept[key] = value
+            continue
+        elif table := _plugin_table(model, key, value):
+            below = (table, False)
+        else:
+            unknown.append(Unknown((*path, key), _nearest(key, fields)))
+            continue
+        if not isinstance(value, dict) or below is None:
+            kept[key] = value
+        elif below[1]:
+            kept[key] = {
+                name: _known(one, below[0], (*path, key, name), unknown) if isinstance(one, dict) else one
+                for name, one in value.items()
+            }
+        else:
+            kept[key] = _known(value, below[0], (*path, key), unknown)
+    return kept
+
+
+def table_fields(model: type[Table]) -> dict[str, tuple[type[Table], bool] | None]:
+    """Map each key of a model to the model of its table, and whether that is a table of such tables."""
+    return {field.alias or name: _table_of(field.annotation) for name, field in model.model_fields.items()}
+
+
+def _table_of(annotation: Any) -> tuple[type[Table], bool] | None:  # noqa: ANN401 - annotations have no type of their own
+    if isinstance(annotation, type) and issubclass(annotation, Table):
+        return annotation, False
+    origin = get_origin(annotation)
+    if origin is dict and (inner := _table_of(get_args(annotation)[1])):
+        return inner[0], True
+    if origin in {Union, UnionType, Annotated}:
+        return next(filter(None, map(_table_of, get_args(annotation))), None)
+    return None
+
+
+def _plugin_table(model: type[Table], key: str, value: object) -> type[Table] | None:
+    """Give the model of a table that a plugin owns, None for a key that is none, or a slip of the pen."""
+    if not isinstance(value, dict) or _nearest(key, table_fields(model), _SLIP):
+        return None
+    if model is Otel:
+        return ExporterTable
+    return BackendTable if model is Config and backend_name(key) else None
+
+
+def _nearest(key: str, known_keys: Iterable[str], likeness: float = 0.6) -> str | None:
+    from difflib import get_close_matches
+
+    return next(iter(get_close_matches(key, list(known_keys), 1, likeness)), None)
+
+
+def unknown_line(layer: Layer, unknown: Unknown) -> str:
+    """Say that a key is not known, where it stands, and what may have been meant."""
+    guess = f"; did you mean {dotted((*unknown.path[:-1], unknown.nearest))}?" if unknown.nearest else ""
+    return f"{layer.place(unknown.path)}: unknown key {dotted(layer.spelled(unknown.path))}{guess}"
+
+
+def _error_line(layer: Layer, error: ErrorDetails) -> str:
+    path = layer.spelled(tuple(part for part in error["loc"] if part != "[key]"))
+    kind = error["type"]
+    found = "" if kind in {"missing", "extra_forbidden"} else f"{shown(error['input'])} is not allowed"
+    expected = _EXPECTED.get(kind)
+    if kind == "enum":
+        expected = "one of " + ", ".join(quoted(value) for value in _ENUM_VALUE.findall(error["ctx"]["expected"]))
+    said = f"{found}; expected {expected}" if expected else f"{found}: {error['msg']}"
+    return f"{layer.place(path)}: {dotted(path)}: {said}"

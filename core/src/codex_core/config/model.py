@@ -1,0 +1,340 @@
+"""The configuration as frozen pydantic models: every key, its type, its default, what it means.
+
+The reference page (docs/configuration.md) and the JSON Schema are made from these models, so the
+descriptions are written for users.  Plugins own two kinds of table: ``[sandbox_<backend>]``, and
+``[otel.<exporter>]``; core knows the keys in them that it acts on itself and passes on the others.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+from codex_core.types import ApprovalMode, Promise, SandboxMode
+from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from codex_core.sandbox.environment import EnvironmentSettings
+    from codex_core.sandbox.policy import SandboxSettings
+
+
+class WebSearch(StrEnum):
+    """How the model's server may search the web for the model."""
+
+    DISABLED = "disabled"
+    CACHED = "cached"
+    INDEXED = "indexed"
+    LIVE = "live"
+
+
+class TrustLevel(StrEnum):
+    """How far the user trusts what is in a folder."""
+
+    TRUSTED = "trusted"
+    UNTRUSTED = "untrusted"
+
+
+class Inherit(StrEnum):
+    """Which variables a command starts from."""
+
+    ALL = "all"
+    CORE = "core"
+    NONE = "none"
+
+
+class OtlpProtocol(StrEnum):
+    """How records are encoded over HTTP."""
+
+    BINARY = "binary"
+    JSON = "json"
+
+
+class WireApi(StrEnum):
+    """What a model server speaks."""
+
+    RESPONSES = "responses"
+    CHAT = "chat"
+
+
+class ReasoningEffort(StrEnum):
+    """How long the model may think."""
+
+    NONE = "none"
+    MINIMAL = "minimal"
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    XHIGH = "xhigh"
+
+
+class ReasoningSummary(StrEnum):
+    """How much of its thinking the model shows."""
+
+    AUTO = "auto"
+    CONCISE = "concise"
+    DETAILED = "detailed"
+    NONE = "none"
+
+
+class Verbosity(StrEnum):
+    """How long the model's answers are."""
+
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+
+
+# TOML has neither enumerations nor tuples: such fields read strings and arrays, all others are strict.
+_LAX = Field(strict=False)
+Strings = Annotated[tuple[str, ...], _LAX]
+
+
+class Table(BaseModel):
+    """A TOML table.  Unknown keys are taken out, with a warning, before one is built."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", defer_build=True)
+
+
+class WorkspaceWrite(Table):
+    """What the mode ``workspace-write`` allows; without effect in the other modes."""
+
+    writable_roots: Strings = Field(
+        default=(),
+        description="Folders that commands may write to, besides the working directory. Relative paths and `~` "
+        "start at the folder of the file that names them, on the command line at the working directory.",
+    )
+    network_access: bool = Field(default=False, description="Whether commands may reach the network.")
+    exclude_tmpdir_env_var: bool = Field(
+        default=False, description="Whether the folder that `$TMPDIR` names stays closed."
+    )
+    exclude_slash_tmp: bool = Field(default=False, description="Whether `/tmp` stays closed.")
+
+
+class BackendTable(Table):
+    """Settings of one sandbox backend; the backend checks those that are not listed here."""
+
+    model_config = ConfigDict(extra="allow")
+
+    allow_degraded: tuple[Annotated[Promise, _LAX], ...] = Field(
+        default=(),
+        strict=False,
+        description="Promises of the sandbox that may be lost on a host that cannot keep them. "
+        "Without this a run on such a host is refused.",
+    )
+
+
+class EnvironmentPolicy(Table):
+    """Which environment variables commands get.  Patterns know `*` and `?` and ignore case."""
+
+    inherit: Annotated[Inherit, _LAX] = Field(
+        default=Inherit.ALL,
+        description="Start from all variables, from the core ones such as `PATH` and `HOME`, or from none.",
+    )
+    ignore_default_excludes: bool = Field(
+        default=False, description="Whether variables named like `*KEY*`, `*SECRET*` and `*TOKEN*` are kept."
+    )
+    exclude: Strings = Field(default=(), description="Patterns of names to leave out.")
+    set: dict[str, str] = Field(default={}, description="Variables to set.")
+    include_only: Strings = Field(
+        default=(), description="Where not empty, only names that match one of these patterns stay."
+    )
+
+
+class Features(Table):
+    """Switches."""
+
+    web_search_request: bool = Field(
+        default=False, description='Whether the model may ask its server to search the web (as `web_search = "live"`).'
+    )
+
+
+class Project(Table):
+    """What is known about one folder."""
+
+    trust_level: Annotated[TrustLevel, _LAX] | None = Field(
+        default=None,
+        description="Where nothing else chooses: `trusted` starts with workspace-write and on-request, "
+        "`untrusted` with read-only and untrusted.",
+    )
+
+
+class Plugins(Table):
+    """Which installed plugins take part, by the name of their entry point."""
+
+    approval_policies: Strings = Field(
+        default=(),
+        description="Approval policies that are asked besides `approval_policy`; the strictest verdict wins.",
+    )
+    tool_gates: Strings = Field(default=(), description="Gates that decide whether a tool is offered.")
+    observers: Strings = Field(default=(), description="Observers that see every event.")
+    config_sources: Strings = Field(
+        default=(), description="Further sources of configuration. Only managed configuration may name them."
+    )
+
+
+class Tls(Table):
+    """Certificates for the connection to a collector, as PEM files."""
+
+    ca_certificate: str | None = Field(default=None, alias="ca-certificate", description="Whom to trust.")
+    client_certificate: str | None = Field(default=None, alias="client-certificate", description="Who we are.")
+    client_private_key: str | None = Field(default=None, alias="client-private-key", description="The key to it.")
+
+
+class ExporterTable(Table):
+    """Settings of one exporter; the exporter checks those that are not listed here."""
+
+    model_config = ConfigDict(extra="allow")
+
+    endpoint: str | None = Field(default=None, description="Where to send, used as it stands.")
+    protocol: Annotated[OtlpProtocol, _LAX] | None = Field(
+        default=None, description="Encoding of `otlp-http`; binary if unset."
+    )
+    headers: dict[str, str] = Field(
+        default={}, description="Headers to send. `${VAR}` stands for an environment variable, which must be set."
+    )
+    tls: Tls | None = Field(default=None, description="Certificates.")
+
+
+class Otel(Table):
+    """Telemetry: what is sent, and where."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, ExporterTable] = Field(init=False)
+
+    environment: str = Field(default="dev", description="The attribute `env` of every record.")
+    exporter: str = Field(
+        default="none",
+        description="Which exporter sends: `none`, `otlp-http`, `otlp-grpc`, or one that a plugin brings. Its settings "
+        "stand in `[otel.NAME]`, in `[otel.exporter.NAME]`, or in an inline table: `exporter = { NAME = { ... } }`.",
+    )
+    log_user_prompt: bool = Field(default=False, description="Whether the text of prompts is sent.")
+
+    def exporter_table(self, name: str) -> ExporterTable:
+        """Give the settings of one exporter; empty where nothing sets them."""
+        return (self.__pydantic_extra__ or {}).get(name) or ExporterTable()
+
+
+class ModelProvider(Table):
+    """A server that speaks for models."""
+
+    name: str | None = Field(default=None, description="What people call it.")
+    base_url: str | None = Field(default=None, description="The address that `/responses` is appended to.")
+    env_key: str | None = Field(default=None, description="The environment variable that holds the key.")
+    env_key_instructions: str | None = Field(default=None, description="How to get a key, for who has none.")
+    wire_api: Annotated[WireApi, _LAX] = Field(default=WireApi.RESPONSES, description="What the server speaks.")
+    query_params: dict[str, str] = Field(default={}, description="Parameters to append to the address.")
+    http_headers: dict[str, str] = Field(default={}, description="Headers to send.")
+    env_http_headers: dict[str, str] = Field(default={}, description="Headers whose values are environment variables.")
+    request_max_retries: int = Field(default=4, ge=0, le=100, description="How often a failed request is repeated.")
+    stream_max_retries: int = Field(default=5, ge=0, le=100, description="How often a broken stream is taken up again.")
+    stream_idle_timeout_ms: int = Field(
+        default=300_000, ge=1, description="Silence after which a stream counts as broken."
+    )
+    requires_openai_auth: bool = Field(
+        default=False, description="Whether the provider wants the login of the service."
+    )
+
+
+class Profile(Table):
+    """Values that `profile` or `--profile` choose together."""
+
+    model: str | None = Field(default=None, description="As the key of the same name.")
+    model_provider: str | None = Field(default=None, description="As the key of the same name.")
+    model_reasoning_effort: Annotated[ReasoningEffort, _LAX] | None = Field(
+        default=None, description="As the key of the same name."
+    )
+    model_reasoning_summary: Annotated[ReasoningSummary, _LAX] | None = Field(
+        default=None, description="As the key of the same name."
+    )
+    model_verbosity: Annotated[Verbosity, _LAX] | None = Field(default=None, description="As the key of the same name.")
+    approval_policy: Annotated[ApprovalMode, _LAX] | None = Field(
+        default=None, description="As the key of the same name."
+    )
+    sandbox_mode: Annotated[SandboxMode, _LAX] | None = Field(default=None, description="As the key of the same name.")
+    web_search: Annotated[WebSearch, _LAX] | None = Field(default=None, description="As the key of the same name.")
+    features: Features = Field(default=Features(), description="As the table of the same name.")
+
+
+class Config(Table):
+    """Everything that can be configured."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, BackendTable] = Field(init=False)
+
+    sandbox_mode: Annotated[SandboxMode, _LAX] = Field(
+        default=SandboxMode.READ_ONLY,
+        description="How far a command may reach. Where nothing sets it, a version-controlled folder gets "
+        "`workspace-write`, any other `read-only`.",
+    )
+    approval_policy: Annotated[ApprovalMode, _LAX] = Field(
+        default=ApprovalMode.ON_REQUEST, description="When a person is asked."
+    )
+    sandbox_workspace_write: WorkspaceWrite = Field(default=WorkspaceWrite(), description="The mode `workspace-write`.")
+    sandbox_backend: str = Field(
+        default="",
+        description="Entry-point name of the backend that confines; where empty, that of the operating system.",
+    )
+    shell_environment_policy: EnvironmentPolicy = Field(
+        default=EnvironmentPolicy(), description="The environment of commands."
+    )
+    web_search: Annotated[WebSearch, _LAX] = Field(
+        default=WebSearch.DISABLED,
+        description="Whether and how the model's server may search the web: `cached` and `indexed` from what it has, "
+        "`live` from the network. Another spelling of `features.web_search_request`, which is `live`.",
+    )
+    features: Features = Field(default=Features(), description="Switches.")
+    projects: dict[str, Project] = Field(default={}, description="What is known about folders, by absolute path.")
+    plugins: Plugins = Field(default=Plugins(), description="Which installed plugins take part.")
+    otel: Otel = Field(default=Otel(), description="Telemetry.")
+    model: str | None = Field(default=None, description="The model; the provider's own default where unset.")
+    model_provider: str = Field(default="openai", description="Which of `model_providers` to ask.")
+    model_providers: dict[str, ModelProvider] = Field(default={}, description="Servers that speak for models, by name.")
+    model_reasoning_effort: Annotated[ReasoningEffort, _LAX] | None = Field(
+        default=None, description="How long the model may think."
+    )
+    model_reasoning_summary: Annotated[ReasoningSummary, _LAX] | None = Field(
+        default=None, description="How much of its thinking the model shows."
+    )
+    model_verbosity: Annotated[Verbosity, _LAX] | None = Field(default=None, description="How long its answers are.")
+    profile: str | None = Field(default=None, description="Which of `profiles` to use.")
+    profiles: dict[str, Profile] = Field(default={}, description="Sets of values that are chosen together, by name.")
+
+    def backend_table(self, name: str) -> BackendTable:
+        """Give ``[sandbox_<name>]``; empty where nothing sets it."""
+        return (self.__pydantic_extra__ or {}).get(f"sandbox_{name}") or BackendTable()
+
+    def sandbox_settings(self) -> SandboxSettings:
+        """Give what a sandbox policy is built from; paths are absolute."""
+        from codex_core.config.defaults import os_backend
+        from codex_core.sandbox.policy import SandboxSettings
+
+        workspace = self.sandbox_workspace_write
+        return SandboxSettings(
+            mode=self.sandbox_mode,
+            writable_roots=workspace.writable_roots,
+            network_access=workspace.network_access,
+            exclude_slash_tmp=workspace.exclude_slash_tmp,
+            exclude_tmpdir_env_var=workspace.exclude_tmpdir_env_var,
+            allow_degraded=tuple(
+                str(one) for one in self.backend_table(self.sandbox_backend or os_backend()).allow_degraded
+            ),
+            backend=self.sandbox_backend,
+        )
+
+    def environment_settings(self) -> EnvironmentSettings:
+        """Give what the environment of commands is built from."""
+        from codex_core.sandbox.environment import EnvironmentSettings
+
+        policy = self.shell_environment_policy
+        return EnvironmentSettings(
+            inherit=str(policy.inherit),
+            ignore_default_excludes=policy.ignore_default_excludes,
+            exclude=policy.exclude,
+            set=policy.set,
+            include_only=policy.include_only,
+        )
+
+
+def backend_name(key: str) -> str | None:
+    """Give the backend whose table a top-level key names, None if it is no such key."""
+    return key.removeprefix("sandbox_") if key.startswith("sandbox_") and key not in Config.model_fields else None

@@ -1,0 +1,343 @@
+"""The places that configuration comes from, and how their files are read.
+
+From low to high, each layer over the ones before it:
+
+=========== ================ ==========================================================
+precedence  layer            what
+=========== ================ ==========================================================
+0           ``defaults``     what the folder suggests (see :mod:`codex_core.config.loading`)
+20          ``user``         ``$CODEX_HOME/config.toml``, by default ``~/.codex/config.toml``
+25          ``profile``      the table of the user's file that ``profile`` names
+30          ``overrides``    ``-c key=value``
+31          ``flags``        ``--sandbox``, ``--add-dir`` and the like
+40          ``managed``      ``/etc/codex/managed_config.toml``
+50          ``mdm``          macOS managed preferences
+=========== ================ ==========================================================
+
+Third-party sources take any precedence above the defaults and below the managed file.
+Importing this module costs no more than :mod:`dataclasses` and :mod:`os`.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from codex_core.config.keys import visible
+from codex_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from codex_core.config.overrides import Override
+    from codex_core.config.positions import KeyPath, Position
+
+DEFAULTS = 0
+USER = 20
+PROFILE = 25
+OVERRIDES = 30
+FLAGS = 31
+MANAGED = 40
+MDM = 50
+
+USER_FILE = "config.toml"
+MANAGED_PREFERENCES = ("Library", "Managed Preferences")
+MAX_BYTES = 8 << 20
+"""A larger file is a mistake: two hundred projects take 20 kB."""
+MAX_DEPTH = 64
+_BOM = b"\xef\xbb\xbf"
+_READ_ATTEMPTS = 3
+_CSIDL_PROFILE = 0x28
+_MAX_PATH = 260
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One source's word.  Paths in *values* are relative to the folder of *path* until they are resolved."""
+
+    name: str
+    precedence: int
+    values: Mapping[str, Any]
+    path: str | None = None
+    """The file, where there is one."""
+    positions: Mapping[KeyPath, Position] = field(default_factory=dict, repr=False, compare=False)
+    """Where each key stands in the file; array elements have their number as last segment."""
+    renames: Mapping[KeyPath, KeyPath] = field(default_factory=dict, repr=False, compare=False)
+    """Key paths in *values* that the file spells otherwise."""
+
+    def spelled(self, path: KeyPath) -> KeyPath:
+        """Give a key path as the file spells it."""
+        for end in range(len(path), 0, -1):
+            if renamed := self.renames.get(path[:end]):
+                return (*renamed, *path[end:])
+        return path
+
+    def position(self, path: KeyPath) -> Position | None:
+        """Find where *path*, or the nearest key above it, stands."""
+        path = self.spelled(path)
+        for end in range(len(path), 0, -1):
+            if position := self.positions.get(path[:end]):
+                return position
+        return None
+
+    def place(self, path: KeyPath = ()) -> str:
+        """Say where *path*, or the nearest key above it, stands: ``FILE:LINE:COLUMN``, or the layer's name."""
+        where = visible(self.path) if self.path is not None else self.name
+        position = self.position(path)
+        return f"{where}:{position.line}:{position.column}" if position else where
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigContext:
+    """What a source may need to find its configuration."""
+
+    codex_home: str
+    cwd: str
+    environ: Mapping[str, str]
+    system_root: str = "/"
+    """Stands for ``/`` in the paths of managed files; only tests change it."""
+
+
+def codex_home(environ: Mapping[str, str]) -> str:
+    """Find the folder of codex: ``$CODEX_HOME``, or ``~/.codex``, which need not exist yet.
+
+    Raises ConfigError where ``CODEX_HOME`` is relative or no folder, or no home is known.
+    """
+    chosen = environ.get("CODEX_HOME", "")
+    if not chosen:
+        return os.path.join(home(environ), ".codex")
+    if not os.path.isabs(chosen):
+        raise ConfigError(f"CODEX_HOME is {visible(chosen)}: it must be an absolute path")
+    if not os.path.isdir(chosen):
+        raise ConfigError(f"CODEX_HOME is {visible(chosen)}: there is no such folder; create it, or unset CODEX_HOME")
+    return chosen
+
+
+def home(environ: Mapping[str, str]) -> str:
+    """Find the user's home folder; raises ConfigError where the environment does not name it."""
+    name = "USERPROFILE" if os.name == "nt" else "HOME"
+    found = environ.get(name, "")
+    if not os.path.isabs(found):
+        state = f"is {visible(found)}, which is no absolute path" if found else "is not set"
+        raise ConfigError(f"{name} {state}: set it, or set CODEX_HOME to the folder of config.toml")
+    return found
+
+
+def absolute(path: str, folder: str | None, environ: Mapping[str, str]) -> str:
+    """Resolve ``~`` and a relative path against *folder*; links and ``..`` are left to who uses the path.
+
+    Raises ConfigError, without a place, where the path has no meaning.
+    """
+    if not path or "\0" in path:
+        raise ConfigError("this is no path")
+    if path == "~" or path.startswith(("~/", "~" + os.sep)):
+        return os.path.join(home(environ), path[2:]) if path[2:] else home(environ)
+    if path.startswith("~"):
+        raise ConfigError("the home of another user cannot be named with ~: write the path")
+    if os.path.isabs(path):
+        return path
+    if folder is None:
+        raise ConfigError("must be absolute here")
+    return os.path.join(folder, path)
+
+
+def managed_path(context: ConfigContext) -> str:
+    """Name the file of managed values.  No variable and no flag moves it."""
+    return _system_file(context, "managed_config.toml")
+
+
+def requirements_path(context: ConfigContext) -> str:
+    """Name the file of constraints.  No variable and no flag moves it."""
+    return _system_file(context, "requirements.toml")
+
+
+def _system_file(context: ConfigContext, name: str) -> str:
+    if sys.platform == "win32" and context.system_root == "/":
+        return os.path.join(_windows_profile(), ".codex", name)
+    return os.path.join(context.system_root, "etc", "codex", name)
+
+
+if sys.platform == "win32":
+
+    def _windows_profile() -> str:
+        """Find the user's profile folder as the system knows it, whatever the environment says."""
+        import ctypes
+
+        path = ctypes.create_unicode_buffer(_MAX_PATH)
+        if ctypes.windll.shell32.SHGetFolderPathW(None, _CSIDL_PROFILE, None, 0, path) != 0:
+            raise ConfigError("Windows does not tell the profile folder of this user")
+        return path.value
+
+
+def has_managed(context: ConfigContext) -> bool:
+    """Say whether there may be managed configuration or constraints, without reading them."""
+    if sys.platform == "darwin":
+        return True
+    paths = (managed_path(context), requirements_path(context), os.path.join(context.system_root, *MANAGED_PREFERENCES))
+    return any(map(os.path.lexists, paths))
+
+
+def managed_layers(context: ConfigContext) -> tuple[Layer, ...]:
+    """Read the managed file; raises ConfigError where it is there and cannot be trusted, read or parsed."""
+    return file_layers("managed", MANAGED, managed_path(context), guard=context.system_root)
+
+
+def user_layers(context: ConfigContext) -> tuple[Layer, ...]:
+    """Read the user's own file, if there is one."""
+    return file_layers("user", USER, os.path.join(context.codex_home, USER_FILE))
+
+
+def override_layers(overrides: Sequence[Override], below: Mapping[str, Any]) -> tuple[Layer, ...]:
+    """Make the layers of ``-c`` and of the flags; *below* is what the layers under them say.
+
+    An override that extends takes the array from below and adds to it.
+    """
+    from codex_core.config.layers import find, merge
+    from codex_core.config.overrides import override_values
+
+    layers = []
+    for name, precedence, chosen in (
+        ("overrides", OVERRIDES, [override for override in overrides if not override.flag]),
+        ("flags", FLAGS, [override for override in overrides if override.flag]),
+    ):
+        if not chosen:
+            continue
+        values = override_values(chosen)
+        for override in chosen:
+            if override.extend:
+                _found, array = find(merge(below, values), override.path)
+                extended = [*(array if isinstance(array, (list, tuple)) else ()), *override.value]
+                values = merge(values, override_values([_replacing(override, extended)]))
+        below = merge(below, values)
+        layers.append(Layer(name, precedence, values))
+    return tuple(layers)
+
+
+def _replacing(override: Override, value: object) -> Override:
+    from codex_core.config.overrides import Override
+
+    return Override(override.path, value, override.flag)
+
+
+def file_layers(name: str, precedence: int, path: str, *, guard: str | None = None) -> tuple[Layer, ...]:
+    """Read a TOML file as a layer; nothing where there is no such file.  *guard* is that of :func:`read_file`.
+
+    Raises ConfigError, with file, line and column where they are known.
+    """
+    content = read_file(path, guard=guard)
+    if content is None:
+        return ()
+    return (text_layer(name, precedence, decode(content, path), path),)
+
+
+def text_layer(name: str, precedence: int, text: str, path: str | None) -> Layer:
+    """Parse a TOML text as a layer; raises ConfigError."""
+    from codex_core.config.positions import Positions
+
+    values = parse(text, visible(path) if path is not None else name)
+    return Layer(name, precedence, values, path, Positions(text))
+
+
+def parse(text: str, where: str) -> dict[str, Any]:
+    """Parse TOML 1.1; raises ConfigError that begins with *where*."""
+    import tomli
+
+    try:
+        values = tomli.loads(text)
+    except tomli.TOMLDecodeError as error:
+        raise ConfigError(f"{where}:{error.lineno}:{error.colno}: {visible(error.msg)}") from None
+    except RecursionError:
+        raise ConfigError(f"{where}: nested too deeply") from None
+    except ValueError as error:  # such as an integer of more digits than Python converts
+        raise ConfigError(f"{where}: {visible(str(error))}") from None
+    if _deeper_than(values, MAX_DEPTH):
+        raise ConfigError(f"{where}: nested more than {MAX_DEPTH} levels deep")
+    return values
+
+
+def _deeper_than(values: object, limit: int) -> bool:
+    level: list[object] = [values]
+    for _ in range(limit):
+        level = [
+            below
+            for value in level
+            if isinstance(value, (dict, list))
+            for below in (value.values() if isinstance(value, dict) else value)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def decode(content: bytes, path: str) -> str:
+    """Decode UTF-8, with or without a byte-order mark; raises ConfigError."""
+    try:
+        return content.removeprefix(_BOM).decode()
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{visible(path)}:{line}: not UTF-8 (byte {content[error.start]:#04x})") from None
+
+
+def read_file(path: str, *, guard: str | None = None) -> bytes | None:
+    """Read a regular file whole; None where there is none.
+
+    With *guard*, the root of the system, a file is refused that anybody but the administrator could
+    have written: it must belong to root, or to the owner of that folder, and neither it nor the
+    folder that holds it may be writable by everybody.
+
+    Raises ConfigError for anything that is no readable regular file of sensible size.
+    """
+    shown = visible(path)
+    try:
+        # Not blocking, so that a named pipe in place of the file does not hold the start up.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ConfigError(f"{shown}: cannot be read: {error.strerror}") from None
+    try:
+        for _ in range(_READ_ATTEMPTS):
+            before = os.fstat(descriptor)
+            if not stat.S_ISREG(before.st_mode):
+                kind = "a directory" if stat.S_ISDIR(before.st_mode) else "not a regular file"
+                raise ConfigError(f"{shown}: is {kind}, where a TOML file is expected")
+            if guard is not None:
+                _check_guarded(path, before, guard)
+            if before.st_size > MAX_BYTES:
+                raise ConfigError(f"{shown}: larger than {MAX_BYTES >> 20} MiB, which is no configuration")
+            content = _read(descriptor)
+            after = os.fstat(descriptor)
+            if (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, len(content)):
+                return content
+        raise ConfigError(f"{shown}: changes while it is read; try again")
+    except OSError as error:
+        raise ConfigError(f"{shown}: cannot be read: {error.strerror}") from None
+    finally:
+        os.close(descriptor)
+
+
+def _check_guarded(path: str, status: os.stat_result, guard: str) -> None:
+    """Raise ConfigError where a file that should be the administrator's can be changed by others."""
+    if os.name == "nt":
+        return  # mode bits say nothing there
+    shown = visible(path)
+    if status.st_uid not in {0, os.stat(guard).st_uid}:
+        raise ConfigError(
+            f"{shown}: belongs to user {status.st_uid}, not to the administrator; run: chown root {shown}"
+        )
+    if status.st_mode & stat.S_IWOTH:
+        raise ConfigError(f"{shown}: everybody may write to it; run: chmod o-w {shown}")
+    folder = os.path.dirname(path)
+    if os.stat(folder).st_mode & stat.S_IWOTH:
+        raise ConfigError(f"{shown}: everybody may replace it; run: chmod o-w {visible(folder)}")
+
+
+def _read(descriptor: int) -> bytes:
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    content = b""
+    while len(content) <= MAX_BYTES and (part := os.read(descriptor, MAX_BYTES)):
+        content += part
+    return content
