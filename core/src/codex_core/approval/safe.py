@@ -1,0 +1,209 @@
+"""Judge one command by its words: known to be harmless, known to be dangerous, or to ask about.
+
+What is called safe here still runs in the sandbox; it only runs without a question.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+from codex_core.approval.tables import NotSafeError, Reading, program_name, tables
+from codex_core.sandbox.policy import canonical, contains
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from codex_core.sandbox.policy import SandboxPolicy
+
+SYSTEM_FOLDERS = ("/usr/bin", "/bin", "/usr/sbin", "/sbin", "/usr/local/bin")
+SHELLS = frozenset({"ash", "bash", "csh", "dash", "fish", "ksh", "mksh", "sh", "tcsh", "zsh"})
+_WRAPPED_AT_MOST = 16
+"""Wrappers inside wrappers beyond this are refused, not looked into."""
+
+
+class SafetyClass(IntEnum):
+    """Ordered, so that the class of several commands is ``max()``."""
+
+    SAFE = 0
+    ASK = 1
+    DANGEROUS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Safety:
+    """A class, and why."""
+
+    level: SafetyClass
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the meaning of a command depends on besides its words."""
+
+    policy: SandboxPolicy
+    folder: str | None
+    """Where the command runs; None where that is not known, as after ``cd`` in a line."""
+    environ: Mapping[str, str]
+    home: str
+    piped: bool = False
+    """Its input is the output of another command."""
+    in_shell: bool = False
+    """A shell runs it, so that built-in commands need no program."""
+
+
+def classify(
+    argv: Sequence[str], policy: SandboxPolicy, *, cwd: str | None = None, environ: Mapping[str, str] | None = None
+) -> Safety:
+    """Judge a plain command under *policy*.
+
+    *cwd* is where it would run (the policy's, unless given), *environ* what it would get (this
+    process's own, unless given).
+    """
+    environ = os.environ if environ is None else environ
+    home = environ.get("HOME") or os.path.expanduser("~")
+    return judge(argv, Surroundings(policy, policy.cwd if cwd is None else cwd, environ, home))
+
+
+def judge(argv: Sequence[str], around: Surroundings) -> Safety:
+    """Judge one command in its *around*; dangerous beats safe."""
+    if not argv or not argv[0]:
+        return Safety(SafetyClass.ASK, "there is no program to judge")
+    for inner in unwrapped(argv):
+        for rule in tables().dangerous:
+            if rule.matches(inner):
+                return Safety(SafetyClass.DANGEROUS, f"{program_name(inner[0])}: {rule.reason}")
+    try:
+        return Safety(SafetyClass.SAFE, _why_safe(argv, around))
+    except NotSafeError as error:
+        return Safety(SafetyClass.ASK, str(error))
+
+
+def unwrapped(argv: Sequence[str], depth: int = 0) -> Iterator[tuple[str, ...]]:
+    """Give *argv* and every command that it would run through ``env``, ``sudo``, ``xargs``, ``find -exec``, ...
+
+    Where a wrapper's options are not understood, everything that could be the inner command is
+    given: too much is harmless for looking for danger.
+    """
+    if not argv or depth > _WRAPPED_AT_MOST:
+        return
+    yield tuple(argv)
+    name = program_name(argv[0])
+    if name == "find":
+        inner_commands = list(_executed_by_find(argv))
+    elif (wrapper := tables().wrappers.get(name)) is not None:
+        try:
+            inner_commands = [wrapper.unwrap(argv[1:])]
+        except NotSafeError:
+            inner_commands = [tuple(argv[at:]) for at in range(1, min(len(argv), _WRAPPED_AT_MOST))]
+    else:
+        return
+    for inner in inner_commands:
+        yield from unwrapped(inner, depth + 1)
+
+
+def _executed_by_find(argv: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    for at, word in enumerate(argv):
+        if word in {"-exec", "-execdir", "-ok", "-okdir"}:
+            inner = []
+            for following in argv[at + 1 :]:
+                if following in {";", "+"}:
+                    break
+                inner.append(following)
+            yield tuple(inner)
+
+
+def _why_safe(argv: Sequence[str], around: Surroundings) -> str:
+    name = argv[0].rsplit("/", 1)[-1]
+    program = tables().safe.get(name)
+    if program is None:
+        msg = f"{name} is not known to be harmless"
+        raise NotSafeError(msg)
+    for variable in program.closed_by:
+        if variable in around.environ:
+            msg = f"{variable} is set, which changes what {name} does"
+            raise NotSafeError(msg)
+    if not (around.in_shell and program.builtin and argv[0] == name):
+        _require_system_program(argv[0], around)
+    _require_harmless_reading(program.read(argv[1:], piped=around.piped), around)
+    return f"{name} {program.reason}"
+
+
+def _require_system_program(word: str, around: Surroundings) -> None:
+    """Find the program as the system will, and insist on one that nobody but root can have put there."""
+    if "/" in word:
+        _require_system_file(word, around)
+        return
+    for folder in around.environ.get("PATH", os.defpath).split(os.pathsep):
+        if not os.path.isabs(folder):
+            msg = f"PATH has the entry {folder!r}, so {word} may come from any folder"
+            raise NotSafeError(msg)
+        if any(contains(root, canonical(folder)) for root in around.policy.writable_roots):
+            msg = f"PATH has {folder}, where commands can write, before {word} is found"
+            raise NotSafeError(msg)
+        found = os.path.join(folder, word)
+        if os.path.lexists(found) and not os.path.isdir(found):
+            _require_system_file(found, around)
+            return
+
+
+def _require_system_file(path: str, around: Surroundings) -> None:
+    resolved = canonical(path)
+    folders = {os.path.dirname(path), os.path.dirname(resolved)}
+    if not folders <= {*SYSTEM_FOLDERS, *map(canonical, SYSTEM_FOLDERS)}:
+        msg = f"{path} is not a program of the system"
+        raise NotSafeError(msg)
+    if any(contains(root, resolved) for root in around.policy.writable_roots):
+        msg = f"{path} lies in a writable root"
+        raise NotSafeError(msg)
+    for place in (resolved, *folders):
+        try:
+            status = os.stat(place)
+        except OSError as error:
+            msg = f"{path} cannot be looked at: {error.strerror}"
+            raise NotSafeError(msg) from error
+        if status.st_uid != 0 or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            msg = f"{place} can be changed by others than root"
+            raise NotSafeError(msg)
+
+
+def _require_harmless_reading(reading: Reading, around: Surroundings) -> None:
+    for path in reading.paths:
+        if around.folder is None and not os.path.isabs(path):
+            msg = f"after cd it is not known where {path!r} is"
+            raise NotSafeError(msg)
+        written = os.path.normpath(os.path.join(around.folder or "/", path))
+        resolved = canonical(os.path.join(around.folder or "/", path))
+        _require_no_secret(path, written, resolved, around)
+        _require_file_or_folder(path, resolved)
+        if reading.recursive and contains(resolved, canonical(around.home)):
+            msg = f"{path!r} holds the whole home folder"
+            raise NotSafeError(msg)
+
+
+def _require_no_secret(path: str, written: str, resolved: str, around: Surroundings) -> None:
+    secrets = tables().secrets
+    for place in (written, resolved):
+        # What the workspace itself is called says nothing about the files in it.
+        inside = place[len(around.policy.cwd) :] if contains(around.policy.cwd, place) else place
+        if secret := secrets.named_in(inside):
+            msg = f"{path!r} may hold a secret ({secret})"
+            raise NotSafeError(msg)
+    open_places = (around.policy.cwd, *around.policy.writable_roots, *map(canonical, secrets.public), *secrets.public)
+    if not any(contains(place, resolved) for place in open_places):
+        msg = f"{path!r} lies outside the workspace"
+        raise NotSafeError(msg)
+
+
+def _require_file_or_folder(path: str, resolved: str) -> None:
+    try:
+        mode = os.stat(resolved).st_mode
+    except OSError:
+        return  # what is missing, or closed to us, gives the command an error and nothing else
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or resolved == os.devnull):
+        msg = f"{path!r} is a device, a pipe or a socket"
+        raise NotSafeError(msg)

@@ -1,0 +1,431 @@
+"""The tables that say what is safe, what is dangerous, and what runs something else.
+
+They are TOML files in ``data/``, with reasons and examples.  Every example is tried when its table is
+loaded, so a table that does not do what it says is an error and not a hole.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from codex_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+MANY = 10_000
+
+
+class NotSafeError(Exception):
+    """Why a word takes a command out of the safe set; never leaves this package."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The options that a program is known to have; see ``data/safe.toml`` for the fields."""
+
+    short: str = ""
+    short_value: str = ""
+    long: frozenset[str] = frozenset()
+    long_value: frozenset[str] = frozenset()
+    long_optional: frozenset[str] = frozenset()
+    number: bool = False
+
+    def split(self, words: Sequence[str], *, mixed: bool) -> tuple[frozenset[str], tuple[str, ...]]:
+        """Split the words after a program's name into the options seen and the operands.
+
+        With *mixed*, options may follow operands, as GNU programs allow; otherwise the first operand
+        ends them.  Raises NotSafeError at an option that is not known.
+        """
+        seen: set[str] = set()
+        operands: list[str] = []
+        ahead = list(reversed(words))
+        while ahead:
+            word = ahead.pop()
+            if word == "--":
+                return frozenset(seen), (*operands, *reversed(ahead))
+            if word.startswith("--"):
+                seen.add(self._long(word, ahead))
+            elif word.startswith("-") and word != "-":
+                seen |= self._short(word, ahead)
+            else:
+                operands.append(word)
+                if not mixed:
+                    return frozenset(seen), (*operands, *reversed(ahead))
+        return frozenset(seen), tuple(operands)
+
+    def _long(self, word: str, ahead: list[str]) -> str:
+        name, given, _ = word[2:].partition("=")
+        if name in self.long_value:
+            if not given:
+                _take(word, ahead)
+        elif name not in self.long_optional and (given or name not in self.long):
+            msg = f"the option {word} is not known to be harmless"
+            raise NotSafeError(msg)
+        return f"--{name}"
+
+    def _short(self, word: str, ahead: list[str]) -> set[str]:
+        if self.number and word[1:].isascii() and word[1:].isdigit():
+            return set()
+        seen = set()
+        for at, letter in enumerate(word[1:], start=1):
+            seen.add(f"-{letter}")
+            if letter in self.short_value:
+                if at == len(word) - 1:
+                    _take(word, ahead)
+                break
+            if letter not in self.short:
+                msg = f"the option -{letter} is not known to be harmless"
+                raise NotSafeError(msg)
+        return seen
+
+
+def _take(option: str, ahead: list[str]) -> None:
+    if not ahead:
+        msg = f"the option {option} lacks its value"
+        raise NotSafeError(msg)
+    ahead.pop()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What a safe command reads."""
+
+    paths: tuple[str, ...] = ()
+    recursive: bool = False
+    """It walks the folders among *paths*."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SafeProgram:
+    """One table of ``data/safe.toml``."""
+
+    name: str
+    reason: str
+    options: Options
+    operands: tuple[int, int] = (0, MANY)
+    paths: str = "all"
+    pattern_options: tuple[str, ...] = ()
+    recursive: bool | tuple[str, ...] = False
+    each: str = ""
+    grammar: str = ""
+    builtin: bool = False
+    anything: bool = False
+    closed_by: tuple[str, ...] = ()
+
+    def read(self, words: Sequence[str], *, piped: bool = False) -> Reading:
+        """Say what the program reads when it gets *words*; *piped* if its input is another's output.
+
+        Raises NotSafeError if that is not all it does, or not known.
+        """
+        if self.anything:
+            return Reading()
+        if self.grammar:
+            return _GRAMMARS[self.grammar](words)
+        seen, operands = self.options.split(words, mixed=True)
+        recursive = self.recursive if isinstance(self.recursive, bool) else not seen.isdisjoint(self.recursive)
+        has_pattern = not seen.isdisjoint(self.pattern_options)
+        least, most = self.operands
+        if has_pattern:
+            least -= 1
+        if len(operands) > most:
+            msg = f"{self.name} does more with {len(operands)} operands than read"
+            raise NotSafeError(msg)
+        walks_here = recursive and self.paths == "rest" and (operands or has_pattern)
+        if len(operands) < least and not piped and not walks_here:
+            msg = f"{self.name} would wait for input"
+            raise NotSafeError(msg)
+        for operand in operands:
+            if self.each and not re.fullmatch(self.each, operand):
+                msg = f"the operand {operand!r} is not known to be harmless"
+                raise NotSafeError(msg)
+        paths = {"all": operands, "rest": operands if has_pattern else operands[1:], "none": ()}[self.paths]
+        if recursive and not paths:
+            paths = (os.curdir,)
+        if "-" in paths and not piped:
+            msg = f"{self.name} would wait for input"
+            raise NotSafeError(msg)
+        return Reading(paths=tuple(path for path in paths if path != "-"), recursive=recursive)
+
+
+# What find knows and what neither writes nor starts anything.
+_FIND_PLAIN = frozenset(
+    {
+        "-empty",
+        "-true",
+        "-false",
+        "-print",
+        "-print0",
+        "-prune",
+        "-o",
+        "-or",
+        "-a",
+        "-and",
+        "-not",
+        "!",
+        "(",
+        ")",
+        ",",
+        "-daystart",
+        "-depth",
+        "-mount",
+        "-xdev",
+        "-nouser",
+        "-nogroup",
+        "-readable",
+        "-writable",
+        "-executable",
+        "-quit",
+        "-ls",
+    }
+)
+_FIND_VALUE = frozenset(
+    {
+        "-name",
+        "-iname",
+        "-path",
+        "-ipath",
+        "-wholename",
+        "-regex",
+        "-iregex",
+        "-regextype",
+        "-type",
+        "-size",
+        "-mtime",
+        "-atime",
+        "-ctime",
+        "-mmin",
+        "-amin",
+        "-cmin",
+        "-newer",
+        "-maxdepth",
+        "-mindepth",
+        "-perm",
+        "-user",
+        "-group",
+        "-uid",
+        "-gid",
+        "-links",
+        "-inum",
+        "-lname",
+        "-ilname",
+    }
+)
+
+
+def _read_find(words: Sequence[str]) -> Reading:
+    paths: list[str] = []
+    ahead = list(reversed(words))
+    if ahead and ahead[-1] in {"-P", "-H"}:
+        ahead.pop()
+    while ahead and not ahead[-1].startswith("-") and ahead[-1] not in {"(", ")", "!", ","}:
+        paths.append(ahead.pop())
+    while ahead:
+        word = ahead.pop()
+        if word in _FIND_VALUE:
+            _take(word, ahead)
+        elif word not in _FIND_PLAIN:
+            msg = f"{word} is not known to be harmless"
+            raise NotSafeError(msg)
+    return Reading(paths=tuple(paths) or (os.curdir,), recursive=True)
+
+
+def _read_sed(words: Sequence[str]) -> Reading:
+    match words:
+        case ["-n", script, path] if re.fullmatch(r"[0-9]+(,[0-9]+)?p", script) and not path.startswith("-"):
+            return Reading(paths=(path,))
+    msg = "of sed only -n N[,M]p FILE is known to be harmless"
+    raise NotSafeError(msg)
+
+
+_GRAMMARS = {"find": _read_find, "sed": _read_sed}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wrapper:
+    """One table of ``data/wrappers.toml``: a program that runs another."""
+
+    name: str
+    options: Options
+    operands: int = 0
+    assignments: bool = False
+    reads: bool = False
+
+    def unwrap(self, words: Sequence[str]) -> tuple[str, ...]:
+        """Give the words of the inner command, none if there is none.
+
+        Raises NotSafeError at an option that is not known.
+        """
+        _, rest = self.options.split(words, mixed=False)
+        while self.assignments and rest and "=" in rest[0]:
+            rest = rest[1:]
+        return rest[self.operands :]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DangerRule:
+    """One rule of ``data/dangerous.toml``: it matches when all that it says holds."""
+
+    reason: str
+    program: tuple[str, ...]
+    first: frozenset[str] = frozenset()
+    skip: frozenset[str] = frozenset()
+    option: tuple[str, ...] = ()
+    word: tuple[str, ...] = ()
+
+    def matches(self, argv: Sequence[str]) -> bool:
+        """Say whether the rule speaks about *argv*."""
+        words = argv[1:]
+        return (
+            any(fnmatchcase(program_name(argv[0]), name) for name in self.program)
+            and (not self.first or _first_operand(words, self.skip) in self.first)
+            and (not self.option or any(_has_option(words, option) for option in self.option))
+            and (not self.word or any(re.fullmatch(pattern, word) for word in words for pattern in self.word))
+        )
+
+
+def program_name(word: str) -> str:
+    """Give the last component of the word that names a program, as Unix and Windows write paths."""
+    return re.split(r"[/\\]", word)[-1].removesuffix(".exe").casefold()
+
+
+def _first_operand(words: Sequence[str], skip: frozenset[str]) -> str:
+    ahead = list(reversed(words))
+    while ahead:
+        word = ahead.pop()
+        if word in skip and ahead:
+            ahead.pop()
+        elif not word.startswith("-"):
+            return word
+    return ""
+
+
+def _has_option(words: Sequence[str], option: str) -> bool:
+    """Look for *option* bundled with others, with a value, or abbreviated; generous on purpose."""
+    for word in words:
+        if word == "--":
+            return False
+        if option.startswith("--"):
+            name = word.partition("=")[0]
+            if len(name) > len("--") and option.startswith(name):
+                return True
+        elif word.startswith("-") and not word.startswith("--") and option[1] in word[1:]:
+            return True
+    return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Secrets:
+    """``data/secrets.toml``."""
+
+    names: tuple[str, ...]
+    harmless: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    public: tuple[str, ...]
+
+    def named_in(self, path: str) -> str | None:
+        """Give the part of *path* that is likely to hold a secret."""
+        parts = [part for part in re.split(r"[/\\]", path.casefold()) if part]
+        for part in parts:
+            if any(fnmatchcase(part, name) for name in self.names) and not any(
+                fnmatchcase(part, name) for name in self.harmless
+            ):
+                return part
+        for row in self.rows:
+            for at in range(len(parts) - len(row) + 1):
+                if all(fnmatchcase(part, name) for part, name in zip(parts[at:], row, strict=False)):
+                    return "/".join(parts[at : at + len(row)])
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tables:
+    """All tables of ``data/``, their examples tried."""
+
+    safe: Mapping[str, SafeProgram]
+    wrappers: Mapping[str, Wrapper]
+    dangerous: tuple[DangerRule, ...]
+    secrets: Secrets = field(repr=False)
+
+
+@cache
+def tables() -> Tables:
+    """Load the tables, once.  Raises ConfigError if one is broken or does not do what its examples say."""
+    return Tables(
+        safe={name: safe_program(name, table) for name, table in _load("safe").items()},
+        wrappers={name: wrapper(name, table) for name, table in _load("wrappers").items()},
+        dangerous=tuple(danger_rule(table) for table in _load("dangerous")["rule"]),
+        secrets=Secrets(**{key: _frozen(value) for key, value in _load("secrets").items()}),
+    )
+
+
+def safe_program(name: str, table: Mapping[str, Any]) -> SafeProgram:
+    """Make a safe program from a table of ``safe.toml`` and try its examples."""
+    rest, options = _options(table)
+    examples = {"safe": rest.pop("safe"), "ask": rest.pop("ask")}
+    program = SafeProgram(name=name, options=options, **{key: _frozen(value) for key, value in rest.items()})
+    for expected, lines in examples.items():
+        for line in lines:
+            try:
+                program.read(shlex.split(line)[1:])
+            except NotSafeError:
+                found = "ask"
+            else:
+                found = "safe"
+            if found != expected:
+                msg = f"safe.toml: [{name}]: the example {line!r} is {found}, not {expected}"
+                raise ConfigError(msg)
+    return program
+
+
+def wrapper(name: str, table: Mapping[str, Any]) -> Wrapper:
+    """Make a wrapper from a table of ``wrappers.toml`` and try its examples."""
+    rest, options = _options(table)
+    examples = rest.pop("inner")
+    made = Wrapper(name=name, options=options, **rest)
+    for line, expected in examples:
+        found = made.unwrap(shlex.split(line)[1:])
+        if list(found) != shlex.split(expected):
+            msg = f"wrappers.toml: [{name}]: {line!r} gives {found!r}, not {expected!r}"
+            raise ConfigError(msg)
+    return made
+
+
+def danger_rule(table: Mapping[str, Any]) -> DangerRule:
+    """Make a rule from a table of ``dangerous.toml`` and try its examples."""
+    rest = dict(table)
+    examples = {True: rest.pop("match"), False: rest.pop("not_match")}
+    rest["first"] = frozenset(rest.get("first", ()))
+    rest["skip"] = frozenset(rest.get("skip", ()))
+    rule = DangerRule(**{key: _frozen(value) for key, value in rest.items()})
+    for expected, lines in examples.items():
+        for line in lines:
+            if rule.matches(shlex.split(line)) is not expected:
+                msg = f"dangerous.toml: {rule.reason}: {line!r} is {'not ' if expected else ''}matched"
+                raise ConfigError(msg)
+    return rule
+
+
+def _options(table: Mapping[str, Any]) -> tuple[dict[str, Any], Options]:
+    """Take the fields of Options out of *table*."""
+    rest = dict(table)
+    given: dict[str, Any] = {name: rest.pop(name) for name in ("short", "short_value", "number") if name in rest}
+    given |= {name: frozenset(rest.pop(name)) for name in ("long", "long_value", "long_optional") if name in rest}
+    return rest, Options(**given)
+
+
+def _frozen(value: Any) -> Any:  # noqa: ANN401 - a TOML value is of any type
+    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
+
+
+def _load(name: str) -> dict[str, Any]:
+    import tomli
+
+    with open(os.path.join(os.path.dirname(__file__), "data", f"{name}.toml"), "rb") as file:
+        return tomli.load(file)
