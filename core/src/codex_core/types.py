@@ -195,7 +195,10 @@ class Running(Protocol):
         ...
 
     def advance(self) -> Ended | None:
-        """Do what is ready, without blocking; how the command ended once its whole tree is gone."""
+        """Do what is ready, without blocking; how the command ended once its whole tree is gone.
+
+        Raises CommandNotFoundError or CommandNotExecutableError where it never began.
+        """
         ...
 
     def stopped(self) -> int | None:
@@ -226,10 +229,14 @@ class Launcher(Protocol):
     def start(self, command: Command, stdin: int, stdout: int, stderr: int, *, tty: str | None = None) -> Running:
         """Start a command on three descriptors, which stay the caller's.
 
-        With *tty*, the path of a terminal, the command leads a session whose controlling terminal
-        that is; the descriptors may refer to it.
+        With *tty*, the path of a terminal, the command is in a session whose controlling terminal
+        that is, in a process group that can be stopped from there, so not as the session's leader;
+        the descriptors may refer to it.  It starts in the background of the terminal:
+        ``signal(SIGCONT)`` continues it in the foreground, ``signal(SIGURG)`` and then
+        ``signal(SIGCONT)`` in the background.
 
-        Raises CommandNotFoundError, CommandNotExecutableError or SandboxUnavailableError.
+        Raises SandboxUnavailableError, and, here or at the first :meth:`Running.advance`,
+        CommandNotFoundError or CommandNotExecutableError.
         """
         ...
 

@@ -73,6 +73,8 @@ class SandboxPolicy:
     """A direct child of a writable root with such a name, in any case, is protected too."""
     network: Network = Network.OFF
     allow_degraded: frozenset[str] = frozenset()
+    quarantine: str = ""
+    """Where a backend moves what appears at a protected path: a folder in the home of codex, made when needed."""
     pinned: tuple[str, ...] = ()
     """Existing directories between a root and something protected: writable inside, but not to be
     renamed or removed, or the protected path could be moved away and another put in its place."""
@@ -191,6 +193,7 @@ def build_policy(
         protected=tuple(protected),
         network=Network.ON if settings.network_access else Network.OFF,
         allow_degraded=allow_degraded,
+        quarantine=os.path.join(codex_home, "quarantine"),
         pinned=tuple(sorted({step for path in firm for root in writable for step in _between(root, path)})),
         reasons={path: closed[path] for path in protected},
         notices=tuple(notices),

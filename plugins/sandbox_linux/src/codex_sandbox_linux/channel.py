@@ -1,0 +1,123 @@
+"""The messages between a jail and the process that owns it, over a SOCK_SEQPACKET pair.
+
+Requests come from outside and are trusted; replies come from inside and are therefore fixed structures.
+
+=======  =======================================================================================
+request  ``kind, flags, argc`` as ``<BBI``, then the NUL-separated bytes of cwd, argv and environment;
+         with :data:`IN_MEMORY_FILE` those stand in a memfd, since one packet holds about 200 KiB
+reply    ``kind, value`` as ``<Bi``; :data:`BROKEN` is followed by UTF-8 text
+=======  =======================================================================================
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from codex_core.types import Command
+
+# Requests.
+RUN: Final = 1
+"""Run a command; descriptors: stdin, stdout, stderr, the terminal (or stdin again), and the memfd if any."""
+SIGNAL: Final = 2
+"""Send the signal *argc* to the process group of the command."""
+KILL: Final = 3
+"""End every process of the command."""
+
+# Flags of RUN.
+TERMINAL: Final = 1
+IN_MEMORY_FILE: Final = 2
+
+# Replies.
+LISTENER: Final = 1
+"""The supervisor's descriptors: the seccomp listener, if any, and a socket for sock_diag(7)."""
+READY: Final = 2
+"""Confined and proved; *value* is 1 if /proc is private."""
+BROKEN: Final = 3
+"""Could not be set up; *value* is an error number, the text says what failed."""
+ENDED: Final = 4
+"""The command and its tree are gone; *value* is the wait status (wait(2))."""
+STOPPED: Final = 5
+"""Job control stopped the command with the signal *value*."""
+NO_FOLDER: Final = 6
+"""The working directory cannot be entered; *value* is the error number."""
+NO_EXEC: Final = 7
+"""The program cannot be run; *value* is the error number."""
+
+_HEAD: Final = struct.Struct("<BBI")
+_REPLY: Final = struct.Struct("<Bi")
+_PACKET_LIMIT: Final = 65536
+_MOST_DESCRIPTORS: Final = 5
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Make the two ends of a channel."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def send_command(channel: socket.socket, command: Command, descriptors: Sequence[int], terminal: int | None) -> None:
+    """Ask the jail to run *command* on three *descriptors*."""
+    words = [command.cwd, *command.argv, *(f"{name}={value}" for name, value in command.env.items())]
+    body = b"\0".join(map(os.fsencode, words))
+    flags = 0 if terminal is None else TERMINAL
+    sent = [*descriptors, descriptors[0] if terminal is None else terminal]
+    memory = None
+    if len(body) > _PACKET_LIMIT:
+        memory = os.memfd_create("command")
+        with open(memory, "wb", closefd=False) as file:
+            file.write(body)
+        sent.append(memory)
+        flags, body = flags | IN_MEMORY_FILE, b""
+    try:
+        socket.send_fds(channel, [_HEAD.pack(RUN, flags, len(command.argv)) + body], sent)
+    finally:
+        if memory is not None:
+            os.close(memory)
+
+
+def send_request(channel: socket.socket, kind: int, value: int = 0) -> None:
+    """Send :data:`SIGNAL` or :data:`KILL`; quietly nothing if the jail is gone."""
+    try:
+        channel.send(_HEAD.pack(kind, 0, value))
+    except OSError:
+        return
+
+
+def receive_request(channel: socket.socket) -> tuple[int, int, int, list[bytes], list[int]] | None:
+    """Give kind, flags, count, words and descriptors; None once the owner is gone."""
+    packet, descriptors, _, _ = socket.recv_fds(channel, _HEAD.size + _PACKET_LIMIT, _MOST_DESCRIPTORS)
+    if not packet:
+        return None
+    kind, flags, count = _HEAD.unpack_from(packet)
+    body = packet[_HEAD.size :]
+    if flags & IN_MEMORY_FILE:
+        memory = descriptors.pop()
+        with open(memory, "rb") as file:
+            file.seek(0)
+            body = file.read()
+    return kind, flags, count, body.split(b"\0") if body else [], descriptors
+
+
+def send_reply(channel: socket.socket, kind: int, value: int, text: str = "", descriptors: Sequence[int] = ()) -> None:
+    """Answer the owner."""
+    socket.send_fds(channel, [_REPLY.pack(kind, value) + text.encode()[:_PACKET_LIMIT]], descriptors)
+
+
+def receive_reply(channel: socket.socket) -> tuple[int, int, str, list[int]] | None:
+    """Give kind, value, text and descriptors; None once the jail is gone.
+
+    Raises BlockingIOError where the channel is non-blocking and there is nothing.
+    """
+    try:
+        packet, descriptors, _, _ = socket.recv_fds(channel, _REPLY.size + _PACKET_LIMIT, _MOST_DESCRIPTORS)
+    except ConnectionResetError:
+        return None
+    if len(packet) < _REPLY.size:
+        return None
+    kind, value = _REPLY.unpack_from(packet)
+    return kind, value, packet[_REPLY.size :].decode(errors="replace"), descriptors

@@ -1,0 +1,340 @@
+"""Outside: decide every connect of a jail, without a race.
+
+The jail's filter stops each ``connect`` and asks (seccomp_unotify(2)).  We copy the address from the
+caller's memory, open what it names, decide on the opened object, fetch the caller's socket, and connect
+*that* socket to *that* object.  The kernel never reads the address again, so changing it is no use.
+
+A unix socket may be reached if somebody inside the jail listens on it.  Which these are we know from
+``listen``, which is notified too: the kernel's diagnostics (sock_diag(7)) say which file a listening
+socket is bound to, and give each socket a cookie that is never used again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import select
+import socket
+import struct
+import threading
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from codex_core.types import Denial, Operation
+from codex_sandbox_linux import kernel
+
+_RECEIVE: Final = 0xC050_2100
+_SEND: Final = 0xC018_2101
+_STILL_VALID: Final = 0x4008_2102
+_CONTINUE: Final = 1
+_NOTIFICATION: Final = struct.Struct("<QIIiIQ6Q")  # id, pid, flags; number, arch, instruction pointer, arguments
+_RESPONSE: Final = struct.Struct("<QqiI")  # id, value, error, flags
+_SYS_CONNECT: Final = {"x86_64": 42, "aarch64": 203}.get(kernel.MACHINE, -1)
+_LONGEST_ADDRESS: Final = 128  # sizeof(struct sockaddr_storage)
+_FAMILY: Final = struct.Struct("<H")
+_FAMILY_SIZE: Final = _FAMILY.size
+_BUSY_RETRY: Final = 0.01
+
+_SOCK_DIAG_BY_FAMILY: Final = 20
+_NLM_F_REQUEST: Final = 1
+_UDIAG_SHOW_NAME_AND_VFS: Final = 3
+_UNIX_DIAG_VFS: Final = 1
+_LISTENING: Final = 10
+_ANY_COOKIE: Final = (1 << 64) - 1
+_DIAG_HEAD: Final = struct.Struct("<IHHII")
+_DIAG_ANSWER: Final = struct.Struct("<BBBBIQ")
+
+_SOCKET_RULE: Final = "sockets of programs outside the sandbox are closed"
+
+
+@dataclass(frozen=True, slots=True)
+class _Socket:
+    """A listening socket inside the jail, as the kernel names it."""
+
+    inode: int
+    cookie: int
+
+
+class Supervisor:
+    """Answers the notifications of one jail.  Its :meth:`fileno` polls readable when there are any."""
+
+    def __init__(self, listener: int | None, diagnostics: int) -> None:
+        """Take over the two descriptors; *diagnostics* is a netlink socket of the jail's network namespace.
+
+        Without a *listener*, another supervisor decides, and this one has nothing to do.
+        """
+        self._listener = -1 if listener is None else listener
+        self._diagnostics = socket.socket(fileno=diagnostics)
+        self._diagnostics.settimeout(1)
+        self._own: dict[tuple[int, int] | bytes, _Socket] = {}
+        self._pending: dict[int, int] = {}
+        """Descriptor of a socket that is still connecting -> the notification to answer."""
+        self._epoll = select.epoll()
+        if listener is not None:
+            self._epoll.register(listener, select.EPOLLIN)
+        self.denials: list[Denial] = []
+
+    def fileno(self) -> int:
+        return self._epoll.fileno()
+
+    def forget(self) -> None:
+        """Forget what belonged to the last command: its sockets are gone."""
+        self._own.clear()
+        self.denials.clear()
+        for descriptor in list(self._pending):
+            self._drop(descriptor)
+            os.close(descriptor)
+
+    def close(self) -> None:
+        self.forget()
+        self._epoll.close()
+        self._diagnostics.close()
+        if self._listener >= 0:
+            os.close(self._listener)
+
+    def handle(self) -> None:
+        """Answer what is waiting, without blocking."""
+        for descriptor, events in self._epoll.poll(0):
+            if descriptor != self._listener:
+                self._finish(self._drop(descriptor), descriptor)
+            elif events & select.EPOLLIN:
+                self._answer_one()
+            else:  # everybody who could ask is gone
+                self._epoll.unregister(self._listener)
+
+    def _answer_one(self) -> None:
+        buffer = bytearray(_NOTIFICATION.size)
+        try:
+            fcntl.ioctl(self._listener, _RECEIVE, buffer)
+        except OSError:  # the caller was killed in the meantime
+            return
+        identity, thread, _, number, _, _, *arguments = _NOTIFICATION.unpack(buffer)
+        try:
+            if number == _SYS_CONNECT:
+                self._connect(identity, thread, arguments[0], arguments[1], arguments[2])
+                return
+            self._listen(identity, thread, arguments[0])
+            self._respond(identity, 0, _CONTINUE)
+        except OSError as error:
+            self._respond(identity, error.errno or errno.EACCES)
+
+    def _respond(self, identity: int, error: int, flags: int = 0) -> None:
+        try:
+            fcntl.ioctl(self._listener, _SEND, _RESPONSE.pack(identity, 0, -error, flags))
+        except OSError:  # the caller was killed in the meantime
+            return
+
+    def _check_still_asking(self, identity: int) -> None:
+        """Make sure that what was read of the caller was not read of another process with its number."""
+        try:
+            fcntl.ioctl(self._listener, _STILL_VALID, struct.pack("<Q", identity))
+        except OSError as error:
+            raise OSError(errno.EACCES, "gone") from error
+
+    def _fetch(self, identity: int, thread: int, descriptor: int) -> socket.socket:
+        pidfd = os.pidfd_open(_process_of(thread))
+        try:
+            self._check_still_asking(identity)
+            fetched = kernel.pidfd_getfd(pidfd, descriptor & 0xFFFF_FFFF)
+        finally:
+            os.close(pidfd)
+        try:
+            return socket.socket(fileno=fetched)
+        except OSError:
+            os.close(fetched)
+            raise
+
+    # -- listen: remember what is the jail's own ---------------------------------------------------
+
+    def _listen(self, identity: int, thread: int, descriptor: int) -> None:
+        # Whatever socket we get to see here belongs to the jail, even if the caller has swapped it by the
+        # time that the kernel goes on: then the other one is simply not known.
+        with self._fetch(identity, thread, descriptor) as listening:
+            if listening.family != socket.AF_UNIX:
+                return
+            inode = os.fstat(listening.fileno()).st_ino
+            name = listening.getsockname()
+        found = self._diagnose(inode, _ANY_COOKIE)
+        if found is None:
+            return
+        known = _Socket(inode, found[1])
+        key = name if isinstance(name, bytes) else found[2]
+        if key:
+            self._own[key] = known
+
+    def _is_own(self, key: tuple[int, int] | bytes) -> bool:
+        """Whether a socket of the jail still listens there."""
+        known = self._own.get(key)
+        if known is None:
+            return False
+        found = self._diagnose(known.inode, known.cookie)
+        return found is not None and found[0] == _LISTENING and (isinstance(key, bytes) or found[2] == key)
+
+    def _diagnose(self, inode: int, cookie: int) -> tuple[int, int, tuple[int, int] | None] | None:
+        """Give state, cookie and file (device, inode) of a unix socket; None if there is none."""
+        request = struct.pack("<BBHIIIQ", socket.AF_UNIX, 0, 0, 0xFFFF_FFFF, inode, _UDIAG_SHOW_NAME_AND_VFS, cookie)
+        size = _DIAG_HEAD.size + len(request)
+        try:
+            self._diagnostics.send(_DIAG_HEAD.pack(size, _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, 0, 0) + request)
+            answer = self._diagnostics.recv(4096)
+        except OSError:
+            return None
+        if _DIAG_HEAD.unpack_from(answer)[1] != _SOCK_DIAG_BY_FAMILY:
+            return None
+        _, _, state, _, _, found_cookie = _DIAG_ANSWER.unpack_from(answer, _DIAG_HEAD.size)
+        file = None
+        offset = _DIAG_HEAD.size + _DIAG_ANSWER.size
+        while offset + 4 <= len(answer):
+            length, kind = struct.unpack_from("<HH", answer, offset)
+            if kind == _UNIX_DIAG_VFS:
+                file_inode, device = struct.unpack_from("<II", answer, offset + 4)
+                file = (device, file_inode)
+            offset += max(4, (length + 3) & ~3)
+        return state, found_cookie, file
+
+    # -- connect -----------------------------------------------------------------------------------
+
+    def _connect(self, identity: int, thread: int, descriptor: int, address: int, length: int) -> None:
+        raw = _read_memory(thread, address, length)
+        connecting = self._fetch(identity, thread, descriptor)
+        if connecting.family != socket.AF_UNIX:
+            self._connect_elsewhere(identity, connecting, raw)
+        elif int.from_bytes(raw[:_FAMILY_SIZE], "little") != socket.AF_UNIX:
+            connecting.close()
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        else:
+            self._connect_unix(identity, thread, connecting, raw[_FAMILY_SIZE:])
+
+    def _connect_unix(self, identity: int, thread: int, connecting: socket.socket, name: bytes) -> None:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(connecting)
+            if not name or name[:1] == b"\0":
+                if not self._is_own(name):
+                    raise self._denied("@" + os.fsdecode(name[1:]))
+                address = _FAMILY.pack(socket.AF_UNIX) + name
+            else:
+                target = _open_as_seen_by(thread, name.partition(b"\0")[0])
+                stack.callback(os.close, target)
+                self._check_still_asking(identity)
+                if not self._is_own(_file_identity(thread, target)):
+                    raise self._denied(os.readlink(f"/proc/self/fd/{target}"))
+                address = _FAMILY.pack(socket.AF_UNIX) + f"/proc/self/fd/{target}".encode() + b"\0"
+            try:
+                _connect_without_waiting(connecting, address)
+            except BlockingIOError:
+                if not os.get_blocking(connecting.fileno()):
+                    raise
+                waiting = stack.pop_all()
+                threading.Thread(
+                    target=self._connect_when_accepted, args=(identity, connecting, address, waiting), daemon=True
+                ).start()
+                return
+        self._respond(identity, 0)
+
+    def _connect_when_accepted(
+        self, identity: int, connecting: socket.socket, address: bytes, waiting: contextlib.ExitStack
+    ) -> None:
+        """Wait, in a thread, until the queue of a listening unix socket has room (connect(2) would block)."""
+        with waiting:
+            while True:
+                try:
+                    self._check_still_asking(identity)
+                    _connect_without_waiting(connecting, address)
+                except BlockingIOError:
+                    time.sleep(_BUSY_RETRY)
+                except OSError as error:
+                    self._respond(identity, error.errno or errno.EACCES)
+                    return
+                else:
+                    self._respond(identity, 0)
+                    return
+
+    def _denied(self, target: str) -> OSError:
+        denial = Denial(Operation.CONNECT, target, _SOCKET_RULE)
+        if denial not in self.denials:
+            self.denials.append(denial)
+        return OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+    def _connect_elsewhere(self, identity: int, connecting: socket.socket, raw: bytes) -> None:
+        """Connect a socket of another family; where that takes time, the answer comes later."""
+        blocking = os.get_blocking(connecting.fileno())
+        try:
+            _connect_without_waiting(connecting, raw)
+        except BlockingIOError:
+            if not blocking:
+                connecting.close()
+                raise
+            descriptor = connecting.detach()
+            self._pending[descriptor] = identity
+            self._epoll.register(descriptor, select.EPOLLOUT)
+            return
+        except OSError:
+            connecting.close()
+            raise
+        connecting.close()
+        self._respond(identity, 0)
+
+    def _drop(self, descriptor: int) -> int:
+        self._epoll.unregister(descriptor)
+        return self._pending.pop(descriptor)
+
+    def _finish(self, identity: int, descriptor: int) -> None:
+        with socket.socket(fileno=descriptor) as connected:
+            error = connected.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        self._respond(identity, error)
+
+
+def _connect_without_waiting(connecting: socket.socket, address: bytes) -> None:
+    """Connect; the blocking mode, which the caller's descriptor shares, is the old one afterwards.
+
+    Raises BlockingIOError where it would wait.
+    """
+    descriptor = connecting.fileno()
+    blocking = os.get_blocking(descriptor)
+    os.set_blocking(descriptor, False)
+    try:
+        kernel.connect(descriptor, address)
+    finally:
+        os.set_blocking(descriptor, blocking)
+
+
+def _process_of(thread: int) -> int:
+    with open(f"/proc/{thread}/status", "rb") as file:
+        for line in file:
+            if line.startswith(b"Tgid:"):
+                return int(line.split()[1])
+    raise OSError(errno.ESRCH, os.strerror(errno.ESRCH))
+
+
+def _read_memory(thread: int, address: int, length: int) -> bytes:
+    if not _FAMILY_SIZE <= length & 0xFFFF_FFFF <= _LONGEST_ADDRESS:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    with open(f"/proc/{thread}/mem", "rb", buffering=0) as memory:
+        memory.seek(address)
+        return memory.read(length & 0xFFFF_FFFF)
+
+
+def _open_as_seen_by(thread: int, path: bytes) -> int:
+    base = os.open(f"/proc/{thread}/{'root' if path[:1] == b'/' else 'cwd'}", os.O_PATH)
+    try:
+        return os.open(path.lstrip(b"/") or b".", os.O_PATH, dir_fd=base)
+    finally:
+        os.close(base)
+
+
+def _file_identity(thread: int, descriptor: int) -> tuple[int, int]:
+    """Give device and inode as the kernel's diagnostics do; what stat(2) says differs on overlayfs and btrfs."""
+    with open(f"/proc/self/fdinfo/{descriptor}", "rb") as file:
+        info = dict(line.split(b":", 1) for line in file if b":" in line)
+    mount = info[b"mnt_id"].strip()
+    inode = int(info[b"ino"]) if b"ino" in info else os.fstat(descriptor).st_ino  # "ino" is new in Linux 5.14
+    with open(f"/proc/{thread}/mountinfo", "rb") as file:
+        for line in file:
+            fields = line.split(b" ", 3)
+            if fields[0] == mount:
+                major, minor = map(int, fields[2].split(b":"))
+                return (major << 20) | minor, inode & 0xFFFF_FFFF
+    raise OSError(errno.EACCES, os.strerror(errno.EACCES))

@@ -1,0 +1,214 @@
+"""Outside: clone jails, from this process or, for programs with threads, from a helper process.
+
+A jail is cloned and not started anew, because forking a small single-threaded process costs a
+millisecond and starting an interpreter twenty.  An agent may have threads, and much memory; so it
+starts one helper by exec, which clones on request and does nothing else.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import marshal
+import os
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING, Final, NoReturn, Protocol
+
+from codex_core.errors import SandboxUnavailableError
+from codex_sandbox_linux import channel, jail, kernel, namespaces
+from codex_sandbox_linux.plan import Plan, Rung
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_CLONE: Final = b"c"
+_SWEEP: Final = b"s"
+_CONTROL: Final = 3
+"""The helper's end of its socket."""
+_BOOT: Final = "import sys; sys.path[:0] = sys.argv[1:]; from codex_sandbox_linux import forge; forge.serve()"
+_PACKET: Final = 1 << 17
+
+
+class Forge(Protocol):
+    """Makes jails that have yet to confine themselves."""
+
+    def clone(self, plan: Plan) -> tuple[socket.socket, int]:
+        """Clone a jail; its channel and a pidfd.
+
+        Raises OSError where this host does not allow the plan's namespaces.
+        """
+        ...
+
+    def sweep(self) -> None:
+        """End what dead jails without a pid namespace have left."""
+        ...
+
+    def close(self) -> None:
+        """End every jail; idempotent."""
+        ...
+
+
+class LocalForge:
+    """Clones from this process, which must have one thread only."""
+
+    def __init__(self) -> None:
+        kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
+        self._jails: set[int] = set()
+        self._beacon = socket.socket(socket.AF_UNIX)
+        self._beacon_name = f"codex-sandbox-{os.urandom(8).hex()}"
+        self._beacon.bind("\0" + self._beacon_name)
+        self._beacon.listen(1)
+
+    def clone(self, plan: Plan) -> tuple[socket.socket, int]:
+        ours, theirs = channel.pair()
+        parent = os.getpid()
+        try:
+            pid = kernel.clone(plan.clone_flags)
+            if pid == 0:
+                jail.main(plan, theirs, self._beacon_name, parent=parent)
+            self._jails.add(pid)
+            pidfd = os.pidfd_open(pid)
+            if plan.rung is Rung.NAMESPACES:
+                namespaces.write_id_maps(pid)
+                ours.send(b"mapped")
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return ours, pidfd
+
+    def forget_ended_jails(self) -> None:
+        """Collect the jails that have ended, so that they do not stay as zombies."""
+        self._jails -= {pid for pid in self._jails if _has_ended(pid)}
+
+    def sweep(self) -> None:
+        self.forget_ended_jails()
+        while orphans := jail.descendants(os.getpid(), without=self._jails):
+            for pid in orphans:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                    os.waitpid(pid, 0)
+                except (ProcessLookupError, ChildProcessError, PermissionError):
+                    continue
+
+    def close(self) -> None:
+        self._beacon.close()
+        for pid in self._jails:
+            if not _has_ended(pid):
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+        self._jails.clear()
+        self.sweep()
+
+
+def _has_ended(pid: int) -> bool:
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+        return True
+
+
+class HelperForge:
+    """Clones from a helper process, which ends with this one.  The caller serialises the calls."""
+
+    def __init__(self) -> None:
+        """Start the helper; what becomes of it is found out by the first request."""
+        ours, theirs = channel.pair()
+        arguments = [sys.executable, "-I", "-S", "-c", _BOOT, *_code_folders()]
+        environment = {"HOME": os.environ.get("HOME", "/")}
+        onto = [
+            *((os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(3)),
+            (os.POSIX_SPAWN_DUP2, theirs.fileno(), _CONTROL),
+        ]
+        if theirs.fileno() == _CONTROL:  # duplicating a descriptor onto itself would leave it to be closed on exec
+            os.set_inheritable(_CONTROL, True)  # noqa: FBT003 - the standard library's signature
+        try:
+            self._pid = os.posix_spawn(
+                sys.executable, arguments, environment, file_actions=onto, setsigmask=(), setsid=True
+            )
+        except OSError as error:
+            ours.close()
+            msg = f"the sandbox helper cannot be started with {sys.executable!r}: {error.strerror}"
+            raise SandboxUnavailableError(msg) from error
+        finally:
+            theirs.close()
+        self._control = ours
+
+    def clone(self, plan: Plan) -> tuple[socket.socket, int]:
+        message, descriptors = self._ask(_CLONE + marshal.dumps(_to_plain(plan)))
+        if not descriptors:
+            number, text = marshal.loads(message)  # noqa: S302 - our own helper, outside the sandbox
+            raise OSError(number, os.strerror(number), text)
+        return socket.socket(fileno=descriptors[0]), descriptors[1]
+
+    def sweep(self) -> None:
+        self._ask(_SWEEP)
+
+    def _ask(self, request: bytes) -> tuple[bytes, list[int]]:
+        try:
+            self._control.send(request)
+            message, descriptors, _, _ = socket.recv_fds(self._control, _PACKET, 2)
+        except OSError as error:
+            message, failed = b"", error
+        else:
+            failed = None
+        if not message:
+            msg = "the sandbox helper has ended unexpectedly: start codex again"
+            raise SandboxUnavailableError(msg) from failed
+        return message, descriptors
+
+    def close(self) -> None:
+        if self._pid:
+            self._control.close()  # the helper ends its jails, and itself
+            pid, self._pid = self._pid, 0
+            try:
+                os.waitpid(pid, 0)
+            except ChildProcessError:  # somebody else in this process has collected it
+                return
+
+
+def _code_folders() -> Sequence[str]:
+    """Where the helper finds its code; it is started without site-packages and their hooks."""
+    folders = {}
+    for name in ("codex_sandbox_linux", "codex_core", "landlock"):
+        spec = importlib.util.find_spec(name)
+        if spec is None or not spec.submodule_search_locations:
+            msg = f"the package {name!r} is missing: install codex-sandbox-linux again"
+            raise SandboxUnavailableError(msg)
+        folders[os.path.dirname(os.path.abspath(spec.submodule_search_locations[0]))] = None
+    return tuple(folders)
+
+
+def serve() -> NoReturn:
+    """Be the helper: clone on request until the owner is gone."""
+    kernel.close_from(_CONTROL + 1)
+    os.set_inheritable(_CONTROL, False)  # noqa: FBT003 - the standard library's signature
+    control = socket.socket(fileno=_CONTROL)
+    forge = LocalForge()
+    while request := control.recv(_PACKET):
+        if request == _SWEEP:
+            forge.sweep()
+            control.send(_SWEEP)
+            continue
+        try:
+            opened, pidfd = forge.clone(_from_plain(marshal.loads(request[1:])))  # noqa: S302 - from our owner
+        except OSError as error:
+            control.send(marshal.dumps((error.errno or 0, str(error.filename or "clone"))))
+            continue
+        socket.send_fds(control, [_CLONE], [opened.fileno(), pidfd])
+        opened.close()
+        os.close(pidfd)
+        forge.forget_ended_jails()
+    forge.close()
+    os._exit(0)
+
+
+def _to_plain(plan: Plan) -> tuple[object, ...]:
+    return (str(plan.rung), plan.writable, plan.readonly, plan.pinned, plan.network, plan.notify)
+
+
+def _from_plain(plain: tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...], bool, bool]) -> Plan:
+    rung, *rest = plain
+    return Plan(Rung(rung), *rest)

@@ -1,0 +1,292 @@
+"""Inside: confine this process by a plan, prove it, then spawn one command after the other.
+
+This process is small and single-threaded, and the init process of its pid namespace where there is
+one: orphans come to it, and its end ends them all.  It is not dumpable, so that what it starts, which
+shares its user and its Landlock domain, can neither trace it nor read its memory.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import signal
+import socket
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from codex_sandbox_linux import channel, kernel, landlock_rules, namespaces, seccomp, self_test
+from codex_sandbox_linux.plan import Rung
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container
+
+    from codex_sandbox_linux.plan import Plan
+
+    _Start = Callable[[bytes, list[bytes], dict[bytes, bytes], list[int]], int]
+
+_NETLINK_SOCK_DIAG: Final = 4
+_IGNORED: Final = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
+_RESTORED: Final = (*_IGNORED, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ)
+
+
+def main(plan: Plan, owner: socket.socket, beacon: str, *, parent: int) -> NoReturn:
+    """Confine this process, which *parent* has just cloned, and serve *owner* until it is gone."""
+    try:
+        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+        if plan.rung is Rung.FLOOR and os.getppid() != parent:  # it died before we could ask to die with it
+            os._exit(1)
+        os.setsid()
+        kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
+        kept = os.dup2(owner.fileno(), 3, inheritable=False)
+        owner.detach()
+        kernel.close_from(4)
+        owner = socket.socket(fileno=kept)
+        null = os.open("/dev/null", os.O_RDWR)
+        for descriptor in range(3):
+            os.dup2(null, descriptor, inheritable=False)
+        os.close(null)
+        confine(plan, owner, beacon)
+        _Server(plan, owner).serve()
+    except BaseException as error:  # noqa: BLE001 - whatever it is, the owner is told and nothing runs
+        number = error.errno if isinstance(error, OSError) and error.errno else 0
+        try:
+            channel.send_reply(owner, channel.BROKEN, number, describe(error))
+        finally:
+            os._exit(1)
+    os._exit(0)
+
+
+def describe(error: BaseException) -> str:
+    """Say in one line what failed, and where."""
+    if isinstance(error, OSError):
+        return f"{error.filename or 'system call'}: {error.strerror}"
+    return f"{type(error).__name__}: {error}".replace("\n", " ")
+
+
+def confine(plan: Plan, owner: socket.socket, beacon: str) -> None:
+    """Give up, in the one order that works, everything that *plan* does not leave.
+
+    Raises OSError, or SelfTestError where the confinement does not hold.
+    """
+    open_before = self_test.writable_folders(plan)
+    if plan.clone_flags & kernel.CLONE_NEWUSER:
+        _wait_for_id_maps(owner)
+    private_proc = namespaces.build(plan) if plan.clone_flags else False
+    kernel.drop_capabilities()
+    landlock_rules.restrict(plan, kernel.landlock_abi())
+    diagnostics = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG)
+    listener = seccomp.load(plan.variant, notify=plan.notify)
+    kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
+    supervised = [diagnostics.fileno()] if listener is None else [diagnostics.fileno(), listener]
+    channel.send_reply(owner, channel.LISTENER, 0, descriptors=supervised)
+    diagnostics.close()
+    if listener is not None:
+        os.close(listener)
+    self_test.prove(plan, open_before, beacon)
+    channel.send_reply(owner, channel.READY, int(private_proc))
+
+
+def _wait_for_id_maps(owner: socket.socket) -> None:
+    if not owner.recv(1):
+        os._exit(1)
+
+
+class _Server:
+    """Runs one command at a time and leaves nothing of it behind."""
+
+    def __init__(self, plan: Plan, owner: socket.socket) -> None:
+        self._has_pid_namespace = bool(plan.clone_flags)
+        self._owner = owner
+        self._child = 0
+        self._poll = select.poll()
+        self._poll.register(owner, select.POLLIN)
+        wakeup, self._wakeup_write = os.pipe()
+        os.set_blocking(wakeup, False)
+        os.set_blocking(self._wakeup_write, False)
+        self._wakeup = wakeup
+        self._poll.register(wakeup, select.POLLIN)
+        signal.set_wakeup_fd(self._wakeup_write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGHUP, self._hang_up)
+        for number in _IGNORED:
+            signal.signal(number, signal.SIG_IGN)
+
+    def serve(self) -> None:
+        while True:
+            for descriptor, _ in self._poll.poll():
+                if descriptor == self._wakeup:
+                    os.read(self._wakeup, 4096)
+                    self._reap()
+                elif not self._answer():
+                    self._end_tree()
+                    return
+
+    def _answer(self) -> bool:
+        request = channel.receive_request(self._owner)
+        if request is None:
+            return False
+        kind, flags, count, words, descriptors = request
+        if kind == channel.RUN:
+            try:
+                self._run(flags, words[0], words[1 : count + 1], words[count + 1 :], descriptors)
+            finally:
+                for descriptor in descriptors:
+                    os.close(descriptor)
+        elif kind == channel.SIGNAL:
+            self._signal(count)
+        elif kind == channel.KILL:
+            self._end_tree()
+        return True
+
+    def _run(self, flags: int, cwd: bytes, argv: list[bytes], environment: list[bytes], descriptors: list[int]) -> None:
+        try:
+            os.chdir(cwd)
+        except OSError as error:
+            channel.send_reply(self._owner, channel.NO_FOLDER, error.errno or 0)
+            return
+        env = dict(item.split(b"=", 1) for item in environment)
+        start = _start_on_terminal if flags & channel.TERMINAL else _start
+        try:
+            self._child = _first_that_runs(argv, env, lambda path: _or_by_shell(start, path, argv, env, descriptors))
+        except OSError as error:
+            channel.send_reply(self._owner, channel.NO_EXEC, error.errno or 0)
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid != self._child:
+                continue
+            if os.WIFSTOPPED(status):
+                channel.send_reply(self._owner, channel.STOPPED, os.WSTOPSIG(status))
+                continue
+            self._child = 0
+            self._end_tree()
+            self._report_end(status)
+
+    def _report_end(self, status: int) -> None:
+        os.chdir("/")
+        channel.send_reply(self._owner, channel.ENDED, status)
+
+    def _signal(self, number: int) -> None:
+        if self._child:
+            try:
+                os.killpg(self._child, number)
+            except ProcessLookupError:
+                return
+
+    def _hang_up(self, *_: object) -> None:
+        self._signal(signal.SIGHUP)
+
+    def _end_tree(self) -> None:
+        """Kill all that is below until nothing is left; if the command was among it, report its end."""
+        ended = None
+        while self._kill_all():
+            pid, status = os.waitpid(-1, 0)
+            if pid == self._child:
+                self._child, ended = 0, status
+        if ended is not None:
+            self._report_end(ended)
+
+    def _kill_all(self) -> bool:
+        if self._has_pid_namespace:
+            try:
+                os.kill(-1, signal.SIGKILL)
+            except ProcessLookupError:
+                return False
+            return True
+        below = descendants(os.getpid())
+        for pid in below:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):
+                continue
+        return bool(below)
+
+
+def _first_that_runs(argv: list[bytes], env: dict[bytes, bytes], start: Callable[[bytes], int]) -> int:
+    """Look *argv[0]* up in the command's PATH, as execvp(3) does, and start the first that can be run."""
+    if b"/" in argv[0]:
+        return start(argv[0])
+    refused: OSError = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    for folder in env.get(b"PATH", os.fsencode(os.defpath)).split(b":"):
+        path = os.path.join(folder or b".", argv[0])
+        if not os.path.isfile(path):
+            continue
+        try:
+            return start(path)
+        except PermissionError as error:
+            refused = error
+    raise refused
+
+
+def _or_by_shell(start: _Start, path: bytes, argv: list[bytes], env: dict[bytes, bytes], descriptors: list[int]) -> int:
+    """Run a script that names no interpreter with the shell, as execvp(3) does."""
+    try:
+        return start(path, argv, env, descriptors)
+    except OSError as error:
+        if error.errno != errno.ENOEXEC:
+            raise
+        return start(b"/bin/sh", [b"/bin/sh", path, *argv[1:]], env, descriptors)
+
+
+def _start(path: bytes, argv: list[bytes], env: dict[bytes, bytes], descriptors: list[int]) -> int:
+    onto = [(os.POSIX_SPAWN_DUP2, descriptors[number], number) for number in range(3)]
+    return os.posix_spawn(path, argv, env, file_actions=onto, setsid=True, setsigmask=(), setsigdef=_RESTORED)
+
+
+def _start_on_terminal(path: bytes, argv: list[bytes], env: dict[bytes, bytes], descriptors: list[int]) -> int:
+    """Start in a process group of its own, in the foreground of a terminal that this session controls.
+
+    The command must not lead the session: its group would have no parent in the session, and job
+    control does not stop such a group (setpgid(2), orphaned process groups).
+    """
+    terminal = descriptors[3]
+    kernel.controlling_terminal(terminal)
+    report, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setpgid(0, 0)
+            os.tcsetpgrp(terminal, os.getpid())
+            for number in range(3):
+                os.dup2(descriptors[number], number)
+            for number in _RESTORED:
+                signal.signal(number, signal.SIG_DFL)
+            os.execve(path, argv, env)
+        except OSError as error:
+            os.write(write, str(error.errno).encode())
+        finally:
+            os._exit(127)
+    os.close(write)
+    with open(report, "rb") as file:
+        failed = file.read()
+    if failed:
+        os.waitpid(pid, 0)
+        raise OSError(int(failed), os.strerror(int(failed)))
+    return pid
+
+
+def descendants(ancestor: int, without: Container[int] = ()) -> list[int]:
+    """List the processes below *ancestor*, leaving out the trees of those in *without*."""
+    children: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):
+        if not name.isdigit() or int(name) in without:
+            continue
+        try:
+            with open(f"/proc/{name}/stat", "rb") as file:
+                parent = int(file.read().rpartition(b")")[2].split()[1])
+        except OSError:
+            continue
+        children.setdefault(parent, []).append(int(name))
+    found: list[int] = []
+    waiting = [ancestor]
+    while waiting:
+        below = children.get(waiting.pop(), [])
+        found += below
+        waiting += below
+    return found

@@ -1,0 +1,93 @@
+"""Put this process under Landlock: files by the ``landlock`` library, the rest by system calls.
+
+The library knows the file rights, which are complete with ABI 5.  It does not know network rules
+(ABI 4) nor scopes (ABI 6), so those are a second ruleset; stacked rulesets must all agree.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from landlock import FSAccess, Ruleset
+
+from codex_sandbox_linux import kernel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from codex_sandbox_linux.plan import Plan
+
+_T = TypeVar("_T")
+_NETWORK_ABI: Final = 4
+_SCOPE_ABI: Final = 6
+_ALL_TCP: Final = 0b11  # bind, connect
+_ALL_SCOPES: Final = 0b11  # abstract unix sockets, signals
+
+_READ: Final = FSAccess.EXECUTE | FSAccess.READ_FILE | FSAccess.READ_DIR
+_NEVER: Final = FSAccess.MAKE_CHAR | FSAccess.MAKE_BLOCK
+
+HARMLESS_DEVICES: Final = ("null", "zero", "full", "random", "urandom", "tty", "ptmx")
+_PRIVATE_TREES: Final = ("/dev/pts", "/dev/shm")  # noqa: S108 - mounts, not files in them
+
+
+def restrict(plan: Plan, abi: int) -> None:
+    """Confine this process to *plan* for good, with every right that *abi* has.
+
+    Raises OSError.  Needs no privilege but ``no_new_privs``.
+    """
+    kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+    if abi >= _NETWORK_ABI:
+        _restrict_network_and_signals(plan, abi)
+    everything = _library(FSAccess.all)
+    ruleset = _library(lambda: Ruleset(everything))
+    try:
+        for path, rights in _file_rules(plan, everything):
+            _allow(ruleset, path, rights)
+        _library(ruleset.apply)
+    finally:
+        os.close(ruleset._fd)  # noqa: SLF001 - the library never closes it
+
+
+def _restrict_network_and_signals(plan: Plan, abi: int) -> None:
+    closed_ports = 0 if plan.network or plan.clone_flags else _ALL_TCP
+    handled = (0, closed_ports, _ALL_SCOPES) if abi >= _SCOPE_ABI else (0, closed_ports)
+    if not any(handled):
+        return
+    ruleset = kernel.landlock_ruleset(handled)
+    try:
+        kernel.landlock_restrict_self(ruleset)
+    finally:
+        os.close(ruleset)
+
+
+def _file_rules(plan: Plan, everything: FSAccess) -> Iterator[tuple[str, FSAccess]]:
+    # A rule on / would open every device below /dev, and rights cannot be taken away again further down.
+    yield "/", FSAccess.READ_DIR
+    with os.scandir("/") as entries:
+        yield from ((entry.path, _READ) for entry in entries if entry.name != "dev")
+    device = (FSAccess.READ_FILE | FSAccess.WRITE_FILE | FSAccess.TRUNCATE | FSAccess.IOCTL_DEV) & everything
+    for name in HARMLESS_DEVICES:
+        yield f"/dev/{name}", device
+    yield "/dev/pts", device | FSAccess.READ_DIR
+    writable = everything & ~_NEVER & ~FSAccess.IOCTL_DEV
+    for root in plan.writable:
+        yield root, writable
+    if plan.writable:
+        yield "/dev/shm", writable  # noqa: S108 - private where there are namespaces
+
+
+def _allow(ruleset: Ruleset, path: str, rights: FSAccess) -> None:
+    try:
+        if not os.path.isdir(path):
+            rights &= FSAccess.EXECUTE | FSAccess.READ_FILE | FSAccess.WRITE_FILE | FSAccess.TRUNCATE | FSAccess.IOCTL_DEV
+        _library(lambda: ruleset.allow(path, rules=rights & ruleset.restrict_rules))
+    except (FileNotFoundError, PermissionError):
+        return  # what cannot be opened gets no rule, so it stays closed
+
+
+def _library(call: Callable[[], _T]) -> _T:
+    """Call the library with a clean slate: it takes an error number that an earlier call left for its own."""
+    ctypes.set_errno(0)
+    return call()

@@ -1,0 +1,305 @@
+"""The caller's side: a pool of jails for one policy, each with one command at a time.
+
+When a command ends, everything that it started is ended too, and its jail takes the next one.  A
+command that is killed takes its jail along.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING, Final
+
+from codex_core.errors import CommandNotExecutableError, CommandNotFoundError, SandboxUnavailableError
+from codex_core.types import Ended
+from codex_sandbox_linux import channel, kernel
+from codex_sandbox_linux.connections import Supervisor
+from codex_sandbox_linux.plan import Plan, Rung, make_plan, refusals, strength
+from codex_sandbox_linux.watch import Watch
+
+if TYPE_CHECKING:
+    import socket
+
+    from codex_core.sandbox.policy import SandboxPolicy
+    from codex_core.types import Command, Denial, Strength
+    from codex_sandbox_linux.forge import Forge
+
+_HANDSHAKE_TIMEOUT: Final = 20.0
+"""Seconds; setting up takes milliseconds, but a machine may be busy."""
+
+
+class Jail:
+    """One confined process, ready for commands."""
+
+    def __init__(self, plan: Plan, opened: socket.socket, pidfd: int) -> None:
+        """Take over the channel and the pidfd, and wait until the jail has proved its confinement.
+
+        Raises OSError where this host does not allow the plan, SandboxUnavailableError where the jail
+        fails its own test.
+        """
+        self.plan = plan
+        self.channel = opened
+        opened.setblocking(False)  # noqa: FBT003 - the standard library's signature
+        self.pidfd = pidfd
+        self.supervisor: Supervisor | None = None
+        self.epoll = select.epoll()
+        self.epoll.register(opened, select.EPOLLIN)
+        try:
+            self.private_proc = self._handshake()
+        except BaseException:
+            self.close()
+            raise
+
+    def _handshake(self) -> bool:
+        deadline = time.monotonic() + _HANDSHAKE_TIMEOUT
+        while time.monotonic() < deadline:
+            for descriptor, _ in self.epoll.poll(deadline - time.monotonic()):
+                if descriptor != self.channel.fileno():
+                    self._supervise()
+                    continue
+                reply = channel.receive_reply(self.channel)
+                if reply is None:
+                    msg = "the sandbox ended while it was set up"
+                    raise SandboxUnavailableError(msg)
+                kind, value, text, descriptors = reply
+                if kind == channel.LISTENER:
+                    diagnostics, *listener = descriptors
+                    self.supervisor = Supervisor(listener[0] if listener else None, diagnostics)
+                    self.epoll.register(self.supervisor, select.EPOLLIN)
+                elif kind == channel.READY:
+                    if self.supervisor is not None:
+                        self.supervisor.forget()  # what the self-test tried
+                    return bool(value)
+                elif value:
+                    raise OSError(value, os.strerror(value), text.rpartition(": ")[0])
+                else:
+                    msg = f"the sandbox does not hold: {text}"
+                    raise SandboxUnavailableError(msg)
+        msg = f"the sandbox did not get ready within {_HANDSHAKE_TIMEOUT:.0f} seconds"
+        raise SandboxUnavailableError(msg)
+
+    def _supervise(self) -> None:
+        if self.supervisor is not None:
+            self.supervisor.handle()
+
+    def close(self) -> None:
+        """End the jail with everything in it."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        self.epoll.close()
+        self.channel.close()
+        if self.supervisor is not None:
+            self.supervisor.close()
+        os.close(self.pidfd)
+
+
+def establish(forge: Forge, policy: SandboxPolicy) -> tuple[Jail, Strength]:
+    """Make a jail on the strongest rung that this host allows.
+
+    Raises SandboxUnavailableError where no rung keeps the policy; the message says why and what mends it.
+    """
+    if kernel.MACHINE not in kernel.SUPPORTED_MACHINES:
+        msg = f"the Linux sandbox does not know the {kernel.MACHINE} processor, only {', '.join(kernel.SUPPORTED_MACHINES)}"
+        raise SandboxUnavailableError(msg)
+    abi = kernel.landlock_abi()
+    if abi == 0:
+        msg = (
+            "this kernel has no Landlock: it needs Linux 5.13 or newer with landlock in the list"
+            " /sys/kernel/security/lsm (boot parameter lsm=landlock,...)"
+        )
+        raise SandboxUnavailableError(msg)
+    failures: list[str] = []
+    for plan in _plans(policy):
+        try:
+            jail = Jail(plan, *forge.clone(plan))
+        except OSError as error:
+            failures.append(f"{plan.rung}: {error.filename or 'clone'}: {error.strerror}")
+            continue
+        stated = strength(plan, abi, private_proc=jail.private_proc, why=failures[0] if failures else "")
+        refused = refusals(policy, stated)
+        if refused:
+            jail.close()
+            raise SandboxUnavailableError("; ".join(refused))
+        return jail, stated
+    msg = f"no sandbox can be set up on this host ({'; '.join(failures)})"
+    raise SandboxUnavailableError(msg)
+
+
+def _plans(policy: SandboxPolicy) -> list[Plan]:
+    rungs = [rung for rung in Rung if rung is not Rung.ROOT_NAMESPACES or os.geteuid() == 0]
+    return [make_plan(policy, rung, notify=notify) for rung in rungs for notify in (True, False)]
+
+
+class LinuxLauncher:
+    """Runs commands under one policy; a :class:`codex_core.types.Launcher`."""
+
+    def __init__(self, policy: SandboxPolicy, forge: Forge) -> None:
+        """Make the first jail on *forge*, which becomes this launcher's own.
+
+        Raises SandboxUnavailableError where this host cannot keep *policy*.
+        """
+        self._policy = policy
+        self._forge = forge
+        self._lock = threading.Lock()
+        self._idle: list[Jail] = []
+        self._busy = 0
+        self._watch = Watch(policy)
+        try:
+            jail, self.strength = establish(forge, policy)
+        except BaseException:
+            self._watch.close()
+            forge.close()
+            raise
+        self._plan = jail.plan
+        if self._plan.rung is not Rung.FLOOR:
+            self._watch.look_for_replacements()
+        self._admit(jail)
+
+    def _admit(self, jail: Jail) -> None:
+        if self._watch.fileno() >= 0:
+            jail.epoll.register(self._watch.fileno(), select.EPOLLIN)
+        self._idle.append(jail)
+
+    def start(self, command: Command, stdin: int, stdout: int, stderr: int, *, tty: str | None = None) -> Running:
+        """See :meth:`codex_core.types.Launcher.start`."""
+        jail = self._take()
+        terminal = None if tty is None else os.open(tty, os.O_RDWR | os.O_NOCTTY)
+        try:
+            channel.send_command(jail.channel, command, (stdin, stdout, stderr), terminal)
+        except OSError as error:
+            self.give_back(jail, alive=False)
+            msg = f"the sandbox does not take the command: {error.strerror}"
+            if error.errno == errno.EMSGSIZE:
+                raise CommandNotExecutableError(msg) from error
+            raise SandboxUnavailableError(msg) from error
+        finally:
+            if terminal is not None:
+                os.close(terminal)
+        return Running(self, jail, self._watch, command)
+
+    def _take(self) -> Jail:
+        with self._lock:
+            if not self._busy and self._watch.has_changed():
+                while self._idle:  # their read-only mounts are no longer the right ones
+                    self._idle.pop().close()
+                self._plan = make_plan(self._policy, self._plan.rung, notify=self._plan.notify)
+            if not self._idle:
+                try:
+                    self._admit(Jail(self._plan, *self._forge.clone(self._plan)))
+                except OSError as error:
+                    msg = f"the sandbox cannot be set up: {error.filename or 'clone'}: {error.strerror}"
+                    raise SandboxUnavailableError(msg) from error
+            self._busy += 1
+            return self._idle.pop()
+
+    def give_back(self, jail: Jail, *, alive: bool) -> None:
+        """Take back a jail whose command has ended; *alive* if it can have another."""
+        with self._lock:
+            self._busy -= 1
+            if alive:
+                if jail.supervisor is not None:
+                    jail.supervisor.forget()
+                self._idle.append(jail)
+                return
+            jail.close()
+            if jail.plan.rung is Rung.FLOOR:
+                self._forge.sweep()
+
+    def close(self) -> None:
+        """See :meth:`codex_core.types.Launcher.close`."""
+        with self._lock:
+            while self._idle:
+                self._idle.pop().close()
+            self._forge.close()
+            self._watch.close()
+
+
+class Running:
+    """A command in a jail; a :class:`codex_core.types.Running`."""
+
+    def __init__(self, launcher: LinuxLauncher, jail: Jail, watch: Watch, command: Command) -> None:
+        self._launcher = launcher
+        self._jail = jail
+        self._watch = watch
+        self._command = command
+        self._ended: Ended | None = None
+        self._stopped: int | None = None
+        self._denials: dict[Denial, None] = {}
+
+    def fileno(self) -> int:
+        return self._jail.epoll.fileno()
+
+    def advance(self) -> Ended | None:
+        if self._ended is not None:
+            return self._ended
+        if self._jail.supervisor is not None:
+            self._jail.supervisor.handle()
+        self._note(self._watch.handle())
+        try:
+            reply = channel.receive_reply(self._jail.channel)
+        except BlockingIOError:
+            return None
+        if reply is None:
+            return self._jail_is_gone()
+        kind, value, _, _ = reply
+        if kind == channel.STOPPED:
+            self._stopped = value
+            return None
+        return self._finish(kind, value)
+
+    def _jail_is_gone(self) -> Ended | None:
+        # The channel closes a moment before the last process of the tree is gone; the pidfd says when it is.
+        if not select.select([self._jail.pidfd], [], [], 0)[0]:
+            with contextlib.suppress(OSError):
+                self._jail.epoll.unregister(self._jail.channel)
+                self._jail.epoll.register(self._jail.pidfd, select.EPOLLIN)
+            return None
+        self._settle(alive=False)
+        self._ended = Ended(signal=signal.SIGKILL)
+        return self._ended
+
+    def _finish(self, kind: int, value: int) -> Ended:
+        self._settle(alive=True)
+        program = self._command.argv[0]
+        if kind == channel.NO_FOLDER:
+            msg = f"the working directory {self._command.cwd!r} cannot be entered: {os.strerror(value)}"
+            raise CommandNotFoundError(msg)
+        if kind == channel.NO_EXEC:
+            if value == errno.ENOENT:
+                msg = f"{program}: command not found"
+                raise CommandNotFoundError(msg)
+            msg = f"{program}: {os.strerror(value)}"
+            raise CommandNotExecutableError(msg)
+        code = os.waitstatus_to_exitcode(value)
+        self._ended = Ended(exit_code=code) if code >= 0 else Ended(signal=-code)
+        return self._ended
+
+    def _settle(self, *, alive: bool) -> None:
+        if self._jail.supervisor is not None:
+            self._note(self._jail.supervisor.denials)
+        self._note(self._watch.settle())
+        self._launcher.give_back(self._jail, alive=alive)
+
+    def _note(self, denials: list[Denial]) -> None:
+        self._denials.update(dict.fromkeys(denials))
+
+    def stopped(self) -> int | None:
+        stopped, self._stopped = self._stopped, None
+        return stopped
+
+    def signal(self, number: int) -> None:
+        if self._ended is None:
+            channel.send_request(self._jail.channel, channel.SIGNAL, number)
+
+    def kill(self) -> None:
+        if self._ended is None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._jail.pidfd, signal.SIGKILL)
+
+    def denials(self) -> tuple[Denial, ...]:
+        return tuple(self._denials)

@@ -1,0 +1,107 @@
+"""Inside new namespaces, with all capabilities: make the whole tree read-only but for the writable roots.
+
+Order matters: mounts come before Landlock, which forbids them, and before capabilities are dropped.
+Nothing is ever mounted on a path that did not exist, so nothing is left behind in the user's tree.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import struct
+from typing import TYPE_CHECKING, Final
+
+from codex_sandbox_linux import kernel
+from codex_sandbox_linux.plan import is_below
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from codex_sandbox_linux.plan import Plan
+
+_SIOCSIFFLAGS: Final = 0x8914
+_IFF_UP_RUNNING: Final = 0x41
+
+
+def write_id_maps(pid: int) -> None:
+    """Map the ids of a new user namespace onto themselves (user_namespaces(7)).
+
+    Root maps all ids that exist here, so that files keep their owners (git refuses a repository whose
+    owner it cannot see); anybody else may map only the own id, and must give up setgroups(2) first.
+    """
+    uid, gid = os.geteuid(), os.getegid()
+    if uid == 0:
+        maps = [("uid_map", _all_ids("uid_map")), ("gid_map", _all_ids("gid_map"))]
+    else:
+        maps = [("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")]
+    for name, text in maps:
+        # One write for all lines: the kernel accepts exactly one.
+        with open(f"/proc/{pid}/{name}", "w", encoding="ascii") as file:
+            file.write(text)
+
+
+def _all_ids(name: str) -> str:
+    with open(f"/proc/self/{name}", encoding="ascii") as file:
+        ranges = [line.split() for line in file]
+    return "\n".join(f"{first} {first} {count}" for first, _, count in ranges)
+
+
+def build(plan: Plan) -> bool:
+    """Lay out the mounts of *plan*; whether /proc shows only the jail's own processes.
+
+    Raises OSError where this host does not allow it.
+    """
+    kernel.mount(None, "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
+    for root in plan.writable:
+        kernel.bind(root)
+    for root in sorted(plan.pinned, key=len):
+        kernel.bind(root)
+    reopened = [
+        point for point, readonly in _mounts() if not readonly and any(is_below(point, root) for root in plan.writable)
+    ]
+    kernel.set_readonly("/", readonly=True, recursive=True)
+    for point in reopened:
+        kernel.set_readonly(point, readonly=False)
+    for path in plan.readonly:
+        kernel.bind(path)
+        kernel.set_readonly(path, readonly=True, recursive=True)
+    _private_devices()
+    if plan.clone_flags & kernel.CLONE_NEWNET:
+        _loopback_up()
+    return _private_proc()
+
+
+def _mounts() -> Iterator[tuple[str, bool]]:
+    """Give every mount point and whether it is read-only (proc_pid_mountinfo(5))."""
+    with open("/proc/self/mountinfo", "rb") as file:
+        for line in file:
+            fields = line.split(b" ", 6)
+            point = os.fsdecode(fields[4].decode("unicode_escape").encode("latin-1"))
+            yield point, b"ro" in fields[5].split(b",")
+
+
+def _private_devices() -> None:
+    quiet = kernel.MS_NOSUID | kernel.MS_NOEXEC
+    if os.path.isdir("/dev/shm"):  # noqa: S108 - the path is the mount point, not a file in it
+        kernel.mount("tmpfs", "/dev/shm", "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=1777,size=50%")  # noqa: S108
+    if os.path.isdir("/dev/pts"):
+        kernel.mount("devpts", "/dev/pts", "devpts", quiet, "newinstance,ptmxmode=0666,mode=0600")
+        if not os.path.islink("/dev/ptmx"):
+            kernel.mount("/dev/pts/ptmx", "/dev/ptmx", None, kernel.MS_BIND)
+
+
+def _private_proc() -> bool:
+    """Mount a /proc that knows only this pid namespace; read-only, since root could write below /proc/sys."""
+    flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
+    try:
+        kernel.mount("proc", "/proc", "proc", flags)
+        kernel.set_readonly("/proc", readonly=True)
+    except PermissionError:  # parts of the old one are masked, as containers do
+        return False
+    return True
+
+
+def _loopback_up() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP_RUNNING))

@@ -1,0 +1,134 @@
+"""Turn a policy into the exact things that a jail does to itself.  Pure, but for looking at which paths exist."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+from codex_core.types import Network, Promise, SandboxMode, Strength
+from codex_sandbox_linux.kernel import (
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWUSER,
+    CLONE_NEWUTS,
+)
+from codex_sandbox_linux.seccomp_rules import Variant
+
+if TYPE_CHECKING:
+    from codex_core.sandbox.policy import SandboxPolicy
+
+BACKEND: Final = "linux"
+
+
+class Rung(StrEnum):
+    """How much this host lets us set up, strongest first."""
+
+    NAMESPACES = "namespaces"
+    """In a user namespace of its own: what an ordinary user can have."""
+    ROOT_NAMESPACES = "root-namespaces"
+    """The same without a user namespace, where root is allowed the others and not that one."""
+    FLOOR = "floor"
+    """Landlock and seccomp alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one jail confines itself to.  Only plain values: it crosses a process boundary."""
+
+    rung: Rung
+    writable: tuple[str, ...]
+    """Writable trees, none inside another."""
+    readonly: tuple[str, ...]
+    """Existing protected paths inside them, to be made read-only by mounts."""
+    pinned: tuple[str, ...]
+    """Writable directories that must stay where they are: mount points cannot be renamed."""
+    network: bool
+    """Whether the host's network is reachable."""
+    notify: bool = True
+    """Whether connects are decided by a supervisor."""
+
+    @property
+    def clone_flags(self) -> int:
+        """The namespaces of this rung (clone(2))."""
+        if self.rung is Rung.FLOOR:
+            return 0
+        flags = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS
+        if not self.network:
+            flags |= CLONE_NEWNET
+        return flags | (CLONE_NEWUSER if self.rung is Rung.NAMESPACES else 0)
+
+    @property
+    def variant(self) -> Variant:
+        """The seccomp filter of this rung."""
+        if self.rung is not Rung.FLOOR:
+            return Variant.NAMESPACES
+        return Variant.FLOOR_ONLINE if self.network else Variant.FLOOR_OFFLINE
+
+
+def make_plan(policy: SandboxPolicy, rung: Rung, *, notify: bool = True) -> Plan:
+    """Plan a jail for *policy* on *rung*."""
+    writable = policy.writable_roots if policy.mode is SandboxMode.WORKSPACE_WRITE else ()
+    outermost = tuple(root for root in writable if not any(is_below(root, other) for other in writable if other != root))
+    pinned = tuple(path for path in policy.pinned if os.path.isdir(path))
+    readonly = tuple(sorted(path for path in policy.protected if os.path.lexists(path)))
+    return Plan(rung, outermost, readonly, pinned, policy.network is Network.ON, notify)
+
+
+def is_below(path: str, root: str) -> bool:
+    """Whether *path* is *root* or lies inside it; both are canonical."""
+    return path == root or path.startswith(root.rstrip("/") + "/")
+
+
+_SCOPES_ABI: Final = 6
+_TRUNCATE_ABI: Final = 3
+
+
+def strength(plan: Plan, abi: int, *, private_proc: bool = True, why: str = "") -> Strength:
+    """State what a jail made by *plan* keeps on a kernel with Landlock *abi*.
+
+    *why* says what kept a stronger rung from being set up.
+    """
+    lost: dict[Promise, str] = {}
+    if plan.rung is Rung.FLOOR:
+        reason = f"this host does not allow namespaces ({why})" if why else "this host does not allow namespaces"
+        lost = {
+            Promise.METADATA: f"chmod, chown, utime and xattr work outside the writable roots: {reason}",
+            Promise.PROTECTED_PATHS: f"nothing inside a writable root can be closed: {reason}",
+            Promise.PROCESS_TREE: f"a process that stops its jail can outlive it for a moment: {reason}",
+            Promise.PROCESSES: f"/proc shows the processes outside: {reason}",
+            Promise.IPC: f"/dev/shm is the host's: {reason}",
+        }
+        if not plan.network:
+            lost[Promise.LOOPBACK] = f"there are no sockets but unix sockets: {reason}"
+        if abi < _SCOPES_ABI:
+            lost[Promise.PROCESSES] = f"processes outside can be signalled: Landlock ABI {abi} has no scopes"
+        if abi < _TRUNCATE_ABI:
+            lost[Promise.WRITES] = f"files outside the writable roots can be truncated: Landlock ABI {abi}"
+    elif not private_proc:
+        lost[Promise.PROCESSES] = "/proc shows the processes outside: this host does not allow a new one"
+    if not plan.notify:
+        lost[Promise.UNIX_SOCKETS] = "a supervisor above this process decides about connects already"
+    return Strength(BACKEND, plan.rung, frozenset(Promise) - lost.keys(), lost)
+
+
+_NEEDED: Final = (Promise.WRITES, Promise.PROTECTED_PATHS, Promise.NETWORK, Promise.PRIVILEGES)
+"""A policy without these is not the policy that was asked for; the others are stated with every result."""
+_CURE: Final = (
+    "allow user namespaces (on Ubuntu: sysctl kernel.apparmor_restrict_unprivileged_userns=0; in a container:"
+    " a seccomp profile that lets unshare and mount through)"
+)
+
+
+def refusals(policy: SandboxPolicy, stated: Strength) -> tuple[str, ...]:
+    """Name what *policy* needs and *stated* lacks, unless the configuration accepts the loss."""
+    needed = [promise for promise in _NEEDED if promise in stated.lost and promise not in policy.allow_degraded]
+    if policy.mode is not SandboxMode.WORKSPACE_WRITE and Promise.PROTECTED_PATHS in needed:
+        needed.remove(Promise.PROTECTED_PATHS)  # nothing is writable, so nothing needs closing
+    return tuple(
+        f"{stated.lost[promise]}; {_CURE}, or accept it with [sandbox_linux] allow_degraded = [\"{promise}\"]"
+        for promise in needed
+    )

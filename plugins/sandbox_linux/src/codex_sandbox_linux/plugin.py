@@ -1,0 +1,52 @@
+"""The hooks of the Linux backend."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from codex_core.errors import SandboxUnavailableError
+from codex_core.hookspecs import SandboxBackend, hookimpl
+from codex_core.sandbox.policy import SandboxPolicy
+from codex_core.types import Promise, SandboxMode, Strength
+from codex_sandbox_linux.forge import HelperForge
+from codex_sandbox_linux.launcher import LinuxLauncher
+from codex_sandbox_linux.plan import BACKEND
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from codex_core.types import Launcher
+
+
+class LinuxBackend(SandboxBackend):
+    """Confines commands with namespaces, Landlock and seccomp."""
+
+    def __init__(self) -> None:
+        """Start nothing yet."""
+        self._prepared: dict[SandboxPolicy, LinuxLauncher] = {}
+
+    @hookimpl
+    def probe(self) -> Strength:
+        """Set up a sandbox that runs nothing, and see."""
+        everything = frozenset(str(promise) for promise in Promise)
+        policy = SandboxPolicy(SandboxMode.READ_ONLY, "/", (), (), allow_degraded=everything)
+        try:
+            launcher = LinuxLauncher(policy, HelperForge())
+        except SandboxUnavailableError as error:
+            return Strength(BACKEND, "none", frozenset(), dict.fromkeys(Promise, str(error)))
+        launcher.close()
+        return launcher.strength
+
+    @hookimpl
+    def unsupported(self, policy: SandboxPolicy) -> Sequence[str]:
+        """Set the sandbox up; what stands in the way is the answer, and the launcher is kept for :meth:`launcher`."""
+        try:
+            self._prepared[policy] = LinuxLauncher(policy, HelperForge())
+        except SandboxUnavailableError as error:
+            return (str(error),)
+        return ()
+
+    @hookimpl
+    def launcher(self, policy: SandboxPolicy) -> Launcher:
+        """Start the helper and the first jail."""
+        return self._prepared.pop(policy, None) or LinuxLauncher(policy, HelperForge())

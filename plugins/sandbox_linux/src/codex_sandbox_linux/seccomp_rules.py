@@ -1,0 +1,148 @@
+"""What the seccomp filters refuse, as data.
+
+:mod:`codex_sandbox_linux.generate_filters` compiles this table with libseccomp (through pyseccomp)
+into the programs in ``filters/``, which are loaded as they are.  So the compiler, which needs a system
+library and starts programs when it is imported, is not on the way of a command.  A test runs every
+shipped program in a small BPF machine against this table, and compiles the table anew.
+
+Arguments are compared by their low 32 bits where the kernel reads an ``int``: a filter that compares
+64 bits is passed with a high bit set (CVE-2019-10063).
+"""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+from typing import Final
+
+LOW_32: Final = 0xFFFF_FFFF
+
+AF_UNIX: Final = 1
+AF_INET: Final = 2
+AF_INET6: Final = 10
+AF_NETLINK: Final = 16
+_FAMILIES: Final = 46  # AF_MAX of Linux 6.18 is 46; everything from there on is refused as a range
+_SOCK_TYPE_MASK: Final = 0xF
+_SOCK_DGRAM: Final = 2
+_SOCK_RAW: Final = 3
+
+_NAMESPACE_FLAGS: Final = (
+    0x0000_0080,  # CLONE_NEWTIME, of unshare only: in clone the low byte is the signal
+    0x0002_0000,  # CLONE_NEWNS
+    0x0200_0000,  # CLONE_NEWCGROUP
+    0x0400_0000,  # CLONE_NEWUTS
+    0x0800_0000,  # CLONE_NEWIPC
+    0x1000_0000,  # CLONE_NEWUSER
+    0x2000_0000,  # CLONE_NEWPID
+    0x4000_0000,  # CLONE_NEWNET
+)
+_TERMINAL_REQUESTS: Final = (
+    0x5412,  # TIOCSTI puts bytes into the input of a terminal
+    0x541C,  # TIOCLINUX pastes, on a console
+    0x541D,  # TIOCCONS takes the console's output
+    0x5423,  # TIOCSETD loads line disciplines
+)
+
+
+class Variant(StrEnum):
+    """Which filter a jail gets."""
+
+    NAMESPACES = "namespaces"
+    """Internet sockets are open: the network namespace, or the policy, decides where they lead."""
+    FLOOR_ONLINE = "floor-online"
+    """No namespaces, the network is on."""
+    FLOOR_OFFLINE = "floor-offline"
+    """No namespaces, the network is off: the only sockets are those of the AF_UNIX family."""
+
+
+class Comparison(Enum):
+    """How an argument is compared."""
+
+    MASKED = "masked"
+    """``argument & mask == value``"""
+    AT_LEAST = "at least"
+    """``argument >= value``, all 64 bits"""
+    NOT = "not"
+    """``argument != value``, all 64 bits"""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A comparison of one argument, counted from 0."""
+
+    argument: int
+    comparison: Comparison
+    value: int
+    mask: int = LOW_32
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A system call that, where all conditions hold, fails with *error*, or is notified where that is 0."""
+
+    call: str
+    conditions: tuple[Condition, ...] = ()
+    error: int = errno.EPERM
+
+
+NOTIFIED: Final = ("connect", "listen")
+"""Decided by the supervisor: where a socket leads, and which sockets are the jail's own."""
+
+_ALWAYS: Final = (
+    # The kernel's big doors, seldom needed and often the way out.
+    *("io_uring_setup", "io_uring_enter", "io_uring_register"),
+    *("bpf", "userfaultfd", "perf_event_open", "lookup_dcookie"),
+    *("add_key", "request_key", "keyctl"),
+    *("kexec_load", "kexec_file_load", "init_module", "finit_module", "delete_module"),
+    # Mounts and namespaces.
+    *("mount", "umount2", "pivot_root", "chroot", "move_mount", "open_tree", "fsopen", "fsconfig", "fsmount"),
+    *("fspick", "mount_setattr", "setns", "open_by_handle_at"),
+    # The whole machine.
+    *("reboot", "swapon", "swapoff", "acct", "quotactl", "quotactl_fd", "syslog", "fanotify_init"),
+    *("settimeofday", "clock_settime", "clock_adjtime", "sethostname", "setdomainname", "vhangup"),
+    *("iopl", "ioperm", "uselib", "_sysctl", "nfsservctl"),
+    # Other processes' descriptors.
+    "pidfd_getfd",
+)
+_HOST_IPC: Final = (
+    *("shmget", "shmat", "shmctl", "semget", "semop", "semtimedop", "semctl"),
+    *("msgget", "msgsnd", "msgrcv", "msgctl", "mq_open", "mq_unlink"),
+)
+
+
+def _masked(argument: int, value: int, mask: int = LOW_32) -> Condition:
+    return Condition(argument, Comparison.MASKED, value, mask)
+
+
+def _sockets(variant: Variant) -> tuple[Rule, ...]:
+    families = {AF_UNIX} if variant is Variant.FLOOR_OFFLINE else {AF_UNIX, AF_INET, AF_INET6, AF_NETLINK}
+    refused = [(_masked(0, family),) for family in range(_FAMILIES) if family not in families]
+    refused.append((Condition(0, Comparison.AT_LEAST, _FAMILIES),))
+    # A datagram socket can be sent to another address at every call; SOCK_RAW is the same for AF_UNIX.
+    refused += [
+        (_masked(0, AF_UNIX), _masked(1, kind, _SOCK_TYPE_MASK)) for kind in (_SOCK_DGRAM, _SOCK_RAW)
+    ]
+    if AF_NETLINK in families:  # only NETLINK_ROUTE: looking up interfaces and addresses
+        refused.append((_masked(0, AF_NETLINK), Condition(2, Comparison.NOT, 0)))
+    return tuple(Rule(call, conditions) for call in ("socket", "socketpair") for conditions in refused)
+
+
+def rules(variant: Variant, *, notify: bool) -> tuple[Rule, ...]:
+    """Give the rules of one filter; whatever none of them matches is allowed.
+
+    With *notify*, :data:`NOTIFIED` calls wait for the supervisor; a process that already has one
+    above it cannot have a second (seccomp(2), EBUSY).
+    """
+    table = [Rule(call) for call in _ALWAYS]
+    # clone3 has its flags in memory, where a filter cannot look: the C libraries fall back to clone.
+    table.append(Rule("clone3", error=errno.ENOSYS))
+    table += [Rule("clone", (_masked(0, flag, flag),)) for flag in _NAMESPACE_FLAGS[1:]]
+    table += [Rule("unshare", (_masked(0, flag, flag),)) for flag in _NAMESPACE_FLAGS]
+    table += [Rule("ioctl", (_masked(1, request),)) for request in _TERMINAL_REQUESTS]
+    if variant is not Variant.NAMESPACES:
+        table += [Rule(call) for call in _HOST_IPC]
+    table += _sockets(variant)
+    if notify:
+        table += [Rule(call, error=0) for call in NOTIFIED]
+    return tuple(table)

@@ -1,0 +1,71 @@
+"""Inside, confined, before the first command: try what must not work.  No proof, no run."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import TYPE_CHECKING, Final
+
+from codex_sandbox_linux import kernel
+from codex_sandbox_linux.plan import is_below
+
+if TYPE_CHECKING:
+    from codex_sandbox_linux.plan import Plan
+
+_SCOPE_ABI: Final = 6
+_CANDIDATES: Final = ("/var/tmp", "/tmp", "/dev/shm", "/run", "/")  # noqa: S108 - nothing is created there
+_CONFINED: Final = {"NoNewPrivs": "1", "Seccomp": "2", "CapEff": "0" * 16, "CapPrm": "0" * 16, "CapInh": "0" * 16}
+
+
+class SelfTestError(Exception):
+    """The confinement does not hold."""
+
+
+def writable_folders(plan: Plan) -> list[str]:
+    """Give folders outside the plan's writable trees where a file can be made, before the confinement."""
+    folders = [os.environ.get("HOME", "/"), *_CANDIDATES]
+    outside = [folder for folder in folders if not any(is_below(folder, root) for root in plan.writable)]
+    return [folder for folder in outside if _can_write(folder)]
+
+
+def prove(plan: Plan, open_before: list[str], beacon: str) -> None:
+    """Try one forbidden write, one forbidden connect, and read what the kernel says of this process.
+
+    *open_before* comes from :func:`writable_folders`; *beacon* is the name of an abstract socket that
+    somebody outside listens on.
+
+    Raises SelfTestError.
+    """
+    for folder in open_before:
+        if folder == "/dev/shm" and plan.clone_flags:  # noqa: S108 - by now a private one
+            continue
+        if _can_write(folder):
+            msg = f"{folder} is writable inside the sandbox"
+            raise SelfTestError(msg)
+    isolated = plan.notify or plan.clone_flags & kernel.CLONE_NEWNET or kernel.landlock_abi() >= _SCOPE_ABI
+    if isolated and _can_connect(beacon):
+        msg = "a socket outside can be reached from inside the sandbox"
+        raise SelfTestError(msg)
+    with open("/proc/self/status", encoding="ascii") as file:
+        status = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
+    for name, expected in _CONFINED.items():
+        if status.get(name) != expected:
+            msg = f"/proc/self/status says {name} {status.get(name)!r}, expected {expected!r}"
+            raise SelfTestError(msg)
+
+
+def _can_write(folder: str) -> bool:
+    try:
+        os.close(os.open(folder, os.O_TMPFILE | os.O_WRONLY, 0o600))  # a file without a name leaves nothing behind
+    except OSError:
+        return False
+    return True
+
+
+def _can_connect(beacon: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect("\0" + beacon)
+        except OSError:
+            return False
+        return True
