@@ -1,0 +1,151 @@
+"""The approval policies ``untrusted``, ``on-request``, ``on-failure`` and ``never``.
+
+What each decides is one row of :data:`TABLE`.  Three rules stand above it:
+
+* Nothing leaves the sandbox without a person's yes, except where the mode is ``danger-full-access``
+  and so there is no sandbox.
+* ``never`` asks nothing in any mode.  What it will not run, it refuses, with a reason for the model.
+* What is known to be safe runs in the sandbox all the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, ClassVar
+
+from codex_core.approval.safe import Safety, SafetyClass, classify
+from codex_core.hookspecs import ApprovalPolicy, hookimpl
+from codex_core.types import Action, ApprovalMode, Decision, SandboxMode, Verdict
+
+if TYPE_CHECKING:
+    from codex_core.sandbox.policy import SandboxPolicy
+
+
+class Case(StrEnum):
+    """The columns of the table; of several that fit, the first listed here counts."""
+
+    RETRY = "retry outside, after a denial"
+    RETRY_ESCALATED = "retry outside, after a denial, and the model asks for it"
+    FULL_DANGEROUS = "dangerous, no sandbox"
+    FULL = "no sandbox"
+    DANGEROUS = "dangerous"
+    ESCALATED = "the model asks to leave the sandbox"
+    SAFE = "known to be safe"
+    OTHER = "anything else"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What one policy makes of one case; *unsandboxed* as in a verdict."""
+
+    decision: Decision
+    unsandboxed: bool = False
+
+
+_RUN = Cell(Decision.ALLOW)
+_RUN_FREE = Cell(Decision.ALLOW, unsandboxed=True)
+_ASK = Cell(Decision.PROMPT)
+_ASK_FREE = Cell(Decision.PROMPT, unsandboxed=True)
+_REFUSE = Cell(Decision.FORBID)
+
+TABLE = {
+    ApprovalMode.NEVER: {
+        Case.RETRY: _REFUSE,
+        Case.RETRY_ESCALATED: _REFUSE,
+        Case.FULL_DANGEROUS: _RUN_FREE,
+        Case.FULL: _RUN_FREE,
+        Case.DANGEROUS: _REFUSE,
+        Case.ESCALATED: _REFUSE,
+        Case.SAFE: _RUN,
+        Case.OTHER: _RUN,
+    },
+    ApprovalMode.ON_FAILURE: {
+        Case.RETRY: _ASK_FREE,
+        Case.RETRY_ESCALATED: _ASK_FREE,
+        Case.FULL_DANGEROUS: _RUN_FREE,
+        Case.FULL: _RUN_FREE,
+        Case.DANGEROUS: _RUN,
+        Case.ESCALATED: _RUN,  # in the sandbox; if that stops it, a person is asked
+        Case.SAFE: _RUN,
+        Case.OTHER: _RUN,
+    },
+    ApprovalMode.ON_REQUEST: {
+        Case.RETRY: _REFUSE,  # the model has to ask, and to say why
+        Case.RETRY_ESCALATED: _ASK_FREE,
+        Case.FULL_DANGEROUS: _ASK_FREE,
+        Case.FULL: _RUN_FREE,
+        Case.DANGEROUS: _ASK,
+        Case.ESCALATED: _ASK_FREE,
+        Case.SAFE: _RUN,
+        Case.OTHER: _RUN,
+    },
+    ApprovalMode.UNTRUSTED: {
+        Case.RETRY: _ASK_FREE,
+        Case.RETRY_ESCALATED: _ASK_FREE,
+        Case.FULL_DANGEROUS: _ASK_FREE,
+        Case.FULL: _ASK_FREE,
+        Case.DANGEROUS: _ASK,
+        Case.ESCALATED: _ASK_FREE,
+        Case.SAFE: _RUN,
+        Case.OTHER: _ASK,
+    },
+}
+
+
+def case_of(action: Action, policy: SandboxPolicy, safety: SafetyClass) -> Case:
+    """Find the column for an action of this class under *policy*."""
+    if action.after_denial is not None:
+        return Case.RETRY_ESCALATED if action.escalated else Case.RETRY
+    dangerous = safety is SafetyClass.DANGEROUS
+    if policy.mode is SandboxMode.DANGER_FULL_ACCESS:
+        return Case.FULL_DANGEROUS if dangerous else Case.FULL
+    if action.escalated:
+        return Case.ESCALATED
+    if dangerous:
+        return Case.DANGEROUS
+    return Case.SAFE if safety is SafetyClass.SAFE else Case.OTHER
+
+
+class _TablePolicy(ApprovalPolicy):
+    mode: ClassVar[ApprovalMode]
+
+    @hookimpl
+    def review(self, action: Action, policy: SandboxPolicy) -> Verdict:
+        """Look up the verdict on *action* under *policy*."""
+        safety = classify(action.argv, policy, cwd=action.cwd)
+        case = case_of(action, policy, safety.level)
+        cell = TABLE[self.mode][case]
+        return Verdict(cell.decision, _reason(self.mode, case, cell, safety), f"policy:{self.mode}", cell.unsandboxed)
+
+
+def _reason(mode: ApprovalMode, case: Case, cell: Cell, safety: Safety) -> str:
+    by_class = case in {Case.SAFE, Case.OTHER, Case.DANGEROUS, Case.FULL_DANGEROUS}
+    why = safety.reason if by_class else str(case)
+    if cell.decision is Decision.FORBID:
+        return f"approval policy {mode} refuses it: {why}"
+    return why
+
+
+class Untrusted(_TablePolicy):
+    """Only what is known to be harmless runs unasked."""
+
+    mode = ApprovalMode.UNTRUSTED
+
+
+class OnRequest(_TablePolicy):
+    """Everything runs in the sandbox unasked but what is dangerous; the model may ask to leave it."""
+
+    mode = ApprovalMode.ON_REQUEST
+
+
+class OnFailure(_TablePolicy):
+    """Everything runs in the sandbox unasked; what it stops may be asked for."""
+
+    mode = ApprovalMode.ON_FAILURE
+
+
+class Never(_TablePolicy):
+    """Nobody is asked; what is dangerous or needs to leave the sandbox is refused."""
+
+    mode = ApprovalMode.NEVER
