@@ -59,7 +59,8 @@ def attach(launcher: Launcher, command: Command, *, timeout: float | None = None
             running = launcher.start(command, 0, 1, 2)
             ended, timed_out = _drive(running, mailbox, _PassThrough(running, mailbox), deadline)
         else:
-            with _Terminal(shared) as terminal:
+            pipeline = not (os.isatty(0) and os.isatty(1))
+            with _Terminal(shared, pipeline=pipeline) as terminal:
                 stdio = [terminal.slave if os.isatty(fd) else fd for fd in (0, 1, 2)]
                 running = launcher.start(command, *stdio, tty=os.ttyname(terminal.slave))
                 ended, timed_out = _drive(running, mailbox, _Relay(running, mailbox, terminal), deadline)
@@ -144,8 +145,7 @@ class _Relay:
         self._to_command = bytearray()
         self._to_terminal = bytearray()
         self._hung_up = False
-        self._pipeline = not (os.isatty(0) and os.isatty(1))
-        if not self._pipeline and terminal.ours:
+        if terminal.ours and not terminal.pipeline:
             self._enter_foreground()
 
     def interests(self) -> dict[int, int]:
@@ -228,7 +228,7 @@ class _Relay:
 
     def _resume(self) -> None:
         """Go on after a stop, in the place that our shell has given us meanwhile."""
-        if self._terminal.ours and (self._terminal.raw or not self._pipeline):
+        if self._terminal.ours and (self._terminal.raw or not self._terminal.pipeline):
             self._enter_foreground()
         else:
             self._terminal.raw = False  # whoever has it now has set it as he wants it
@@ -237,7 +237,7 @@ class _Relay:
 
     def _enter_foreground(self) -> None:
         self._terminal.copy_size()
-        self._terminal.make_raw(pipeline=self._pipeline)
+        self._terminal.make_raw()
         self._running.signal(signal.SIGCONT)
 
     def _flush(self) -> None:
@@ -268,10 +268,11 @@ def _write(fd: int, waiting: bytearray) -> None:
 class _Terminal:
     """The caller's terminal and the one that we open for the command."""
 
-    def __init__(self, shared: int) -> None:
+    def __init__(self, shared: int, *, pipeline: bool) -> None:
         import termios  # not everywhere, and only needed here
 
         self.raw = False
+        self.pipeline = pipeline
         self._group = os.getpgrp()
         self.fd = _reopen(shared)
         try:
@@ -281,7 +282,7 @@ class _Terminal:
             os.close(self.fd)
             raise
         os.set_blocking(self.master, False)
-        termios.tcsetattr(self.slave, termios.TCSANOW, self._attributes)
+        self._copy_attributes(alone=self.ours)
         self.copy_size()
 
     def __enter__(self) -> Self:
@@ -302,6 +303,20 @@ class _Terminal:
         except OSError:
             return True
 
+    def _copy_attributes(self, *, alone: bool) -> None:
+        """Give the command's terminal the settings of the caller's.
+
+        Only one of the two may turn newlines into what the screen needs: the caller's does, unless
+        the command has it *alone* and it is raw.
+        """
+        import termios
+
+        iflag, oflag, *others = self._attributes
+        if self.pipeline or not alone:
+            oflag &= ~termios.OPOST
+        termios.tcsetattr(self.slave, termios.TCSANOW, [iflag, oflag, *others])
+        self._given = termios.tcgetattr(self.slave)
+
     def copy_size(self) -> None:
         """Give the command's terminal the size of the caller's."""
         import termios
@@ -309,10 +324,10 @@ class _Terminal:
         with suppress(termios.error):  # one of them has hung up
             termios.tcsetwinsize(self.master, termios.tcgetwinsize(self.fd))
 
-    def make_raw(self, *, pipeline: bool) -> None:
+    def make_raw(self) -> None:
         """Let every key through as it is.
 
-        In a *pipeline* the keys that send signals keep doing that, to all of its members, and
+        In a pipeline the keys that send signals keep doing that, to all of its members, and
         newlines of the other members stay newlines.
         """
         import termios
@@ -320,11 +335,15 @@ class _Terminal:
         if not self.raw:
             with suppress(termios.error):
                 self._attributes = termios.tcgetattr(self.fd)
+                if termios.tcgetattr(self.slave) == self._given:
+                    # The command has not chosen otherwise; and before, in the background, what we
+                    # gave it were the settings of somebody else, such as a shell that edits a line.
+                    self._copy_attributes(alone=True)
         iflag, oflag, cflag, lflag, ispeed, ospeed, characters = self._attributes
         iflag &= ~(termios.IGNBRK | termios.BRKINT | termios.PARMRK | termios.INPCK | termios.ISTRIP)
         iflag &= ~(termios.INLCR | termios.IGNCR | termios.ICRNL | termios.IXON)
         lflag &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.IEXTEN)
-        if not pipeline:
+        if not self.pipeline:
             lflag &= ~termios.ISIG
             oflag &= ~termios.OPOST
         cflag = cflag & ~(termios.CSIZE | termios.PARENB) | termios.CS8
