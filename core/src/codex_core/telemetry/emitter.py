@@ -1,0 +1,85 @@
+"""From the spine to whoever keeps or watches events."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from codex_core.telemetry.redact import redact
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from codex_core.events import Event
+
+
+class EventSink(Protocol):
+    """Where an exporter keeps events.  Called from any thread."""
+
+    @property
+    def dropped(self) -> int:
+        """Records that were lost so far."""
+        ...
+
+    def export(self, event: Event) -> None:
+        """Take one event, redacted already.  Must not block on the network: queue, and count what is lost."""
+        ...
+
+    def flush(self, timeout: float) -> None:
+        """Send what is queued, within *timeout* seconds."""
+        ...
+
+    def close(self, timeout: float) -> None:
+        """Flush within *timeout* seconds and free everything; idempotent."""
+        ...
+
+
+class Emitter:
+    """Stamps, redacts and hands out the events of one conversation.
+
+    It never raises into the spine: a sink that fails is counted.
+    """
+
+    def __init__(
+        self,
+        conversation_id: str,
+        sink: EventSink,
+        observe: Callable[[Event], None],
+        *,
+        log_user_prompt: bool = False,
+    ) -> None:
+        self.conversation_id = conversation_id
+        self._sink = sink
+        self._observe = observe
+        self._log_user_prompt = log_user_prompt
+        self._lock = threading.Lock()
+        self._failures = 0
+
+    @property
+    def dropped(self) -> int:
+        """Events that did not reach the sink, or were lost in it."""
+        try:
+            return self._failures + self._sink.dropped
+        except Exception:  # noqa: BLE001 -- a plugin may raise anything
+            return self._failures
+
+    def emit(self, build: Callable[..., Event], /, **attributes: object) -> None:
+        """Build an event of this conversation, now, and hand it to the sink and to the observers."""
+        event = build(conversation_id=self.conversation_id, timestamp=time.time(), **attributes)
+        try:
+            event = redact(event, log_user_prompt=self._log_user_prompt)
+            self._sink.export(event)
+        except Exception:  # noqa: BLE001 -- audit must not stop the work; what is lost is counted
+            with self._lock:
+                self._failures += 1
+            return
+        self._observe(event)
+
+    def close(self, timeout: float) -> None:
+        """Flush and close the sink within *timeout* seconds."""
+        try:
+            self._sink.close(timeout)
+        except Exception:  # noqa: BLE001 -- as above
+            with self._lock:
+                self._failures += 1
