@@ -13,14 +13,13 @@ import venv
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 import codex_core
+import pytest
 from codex_core import discovery
 from codex_core.discovery import Plugin
 from codex_core.errors import PluginConflictError, PluginLoadError, PluginNotFoundError
+from hypothesis import given
+from hypothesis import strategies as st
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,7 +64,7 @@ def test_a_folder_named_site_packages_does_not_count_as_the_current_directory(
     install: Install, site_packages: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install("planted", WATCHER)
-    assert discovery.find(OBSERVERS, "watcher")
+    assert discovery.find(OBSERVERS, "watcher").name == "watcher"
     monkeypatch.chdir(site_packages)
     with pytest.raises(PluginNotFoundError, match="the current directory"):
         discovery.find(OBSERVERS, "watcher")
@@ -127,7 +126,7 @@ def test_a_planted_distribution_cannot_take_the_place_of_an_installed_one_of_its
 def test_the_folder_that_python_itself_set_up_counts_even_as_current_directory(tmp_path: Path) -> None:
     venv.create(tmp_path, symlinks=True)
     python = tmp_path / "bin" / "python"
-    ask = [python, "-c", "import site; print(site.getsitepackages()[0])"]
+    ask: list[str | Path] = [python, "-c", "import site; print(site.getsitepackages()[0])"]
     own = Path(subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip())
     (own / "core.pth").write_text(CORE)
     metadata = own / "watcher-1.0.dist-info"
@@ -193,7 +192,7 @@ def test_broken_metadata_refuses_every_look_up_because_it_may_hide_a_second_clai
     install: Install, text: str
 ) -> None:
     install("watcher", WATCHER)
-    assert discovery.find(OBSERVERS, "watcher")
+    assert discovery.find(OBSERVERS, "watcher").name == "watcher"
     install("broken", text)
     for name in ("watcher", "other"):
         with pytest.raises(PluginLoadError, match=r"broken-1\.0\.dist-info.*line \d.*reinstall or remove"):
@@ -218,7 +217,7 @@ def test_odd_metadata_of_others_does_no_harm(install: Install, site_packages: Pa
     (site_packages / "nowhere-1.0.dist-info").symlink_to("does-not-exist")
     (site_packages / "nothing-1.0.dist-info").mkdir()
     (site_packages / ".dist-info").mkdir()
-    assert discovery.find(OBSERVERS, "watcher")
+    assert discovery.find(OBSERVERS, "watcher").name == "watcher"
     assert discovery.scan().broken == ()
 
 
@@ -229,7 +228,7 @@ def test_entries_of_sys_path_that_are_no_folders_are_passed_over(
     (tmp_path / "archive.zip").write_bytes(b"PK")
     odd: list[str] = [str(tmp_path / "archive.zip"), str(tmp_path / "missing" / "site-packages"), tmp_path]  # type: ignore[list-item]  # Python allows it
     monkeypatch.setattr(sys, "path", [*odd, *sys.path])
-    assert discovery.find(OBSERVERS, "watcher")
+    assert discovery.find(OBSERVERS, "watcher").name == "watcher"
 
 
 def test_plugins_are_found_when_the_current_directory_is_gone(
@@ -241,7 +240,7 @@ def test_plugins_are_found_when_the_current_directory_is_gone(
     monkeypatch.chdir(gone)
     monkeypatch.setattr(sys, "path", ["", *sys.path])
     gone.rmdir()
-    assert discovery.find(OBSERVERS, "watcher")
+    assert discovery.find(OBSERVERS, "watcher").name == "watcher"
 
 
 def test_a_linked_dist_info_counts_and_is_reported_where_it_really_lies(

@@ -13,17 +13,16 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import codex_core
 import pluggy
 import pytest
-from stevedore.driver import DriverManager
-from stevedore.exception import MultipleMatches
-from stevedore.extension import ExtensionManager
-
-import codex_core
 from codex_core.errors import PluginConflictError, PluginLoadError, PluginNotFoundError
 from codex_core.extension import ExtensionPoint
 from codex_core.hookspecs import PROJECT, ApprovalPolicy, Observer, SandboxBackend, hookimpl
 from codex_core.types import Strength
+from stevedore.driver import DriverManager
+from stevedore.exception import MultipleMatches
+from stevedore.extension import ExtensionManager
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,8 +98,8 @@ def test_a_duplicate_name_is_refused_and_neither_is_imported(install: Install) -
     install("second", f"[{OBSERVERS}]\nwatcher = second_module:Watcher\n", {"second_module": GOOD})
     with pytest.raises(MultipleMatches):
         DriverManager(OBSERVERS, "watcher")
-    assert sys.modules.pop("first_module")
-    assert sys.modules.pop("second_module")
+    assert {"first_module", "second_module"} <= set(sys.modules)
+    del sys.modules["first_module"], sys.modules["second_module"]
     with pytest.raises(PluginConflictError, match=r"first.*second"):
         ExtensionPoint(Observer).load("watcher")
     assert not {"first_module", "second_module"} & set(sys.modules)
@@ -187,7 +186,8 @@ def test_a_refused_plugin_is_not_left_half_registered() -> None:
     assert point.plugins == ()
     assert point.hook.on_event.get_hookimpls() == []
     assert not point._manager.has_plugin("spy")
-    assert point.register(Watcher(), "spy")
+    point.register(Watcher(), "spy")
+    assert [name for name, _ in point.plugins] == ["spy"]
 
 
 class Watcher(Observer):
@@ -209,7 +209,7 @@ class Curious(Observer):
 class Forgetful(ApprovalPolicy):
     """Overrides a hook and forgets to mark it."""
 
-    def review(self, *_: object) -> None:  # type: ignore[override]  # as above
+    def review(self, *_: object) -> None:
         pass
 
 

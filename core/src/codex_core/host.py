@@ -293,7 +293,7 @@ class Host:
         arguments = {"settings": MappingProxyType(settings), "resource": MappingProxyType(resource)}
         name = _only_one(self.exporters)
         sink = _ask(self.exporters, "open_sink", name, **arguments)
-        if not callable(getattr(sink, "emit", None)) or not callable(getattr(sink, "close", None)):
+        if not all(callable(getattr(sink, method, None)) for method in ("export", "flush", "close")):
             raise PluginLoadError(Exporter.namespace, name, f"it gave {_kind(sink)} instead of an EventSink")
         return sink  # type: ignore[no-any-return]  # as far as can be seen from outside
 

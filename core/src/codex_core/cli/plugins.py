@@ -113,7 +113,7 @@ def render(found: Mapping[str, Any]) -> str:
 def _why(choice: Choice, origins: Mapping[str, Origin]) -> str:
     origin = origins.get(choice.key)
     if origin is None:
-        return f"{choice.why} (nothing sets {choice.key})"
+        return f"default (nothing sets {choice.key})"
     return f"{choice.why} ({origin.layer if origin.path is None else f'{origin.path}:{origin.line}'})"
 
 
