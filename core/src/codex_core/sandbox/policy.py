@@ -23,6 +23,7 @@ Importing this module costs no more than :mod:`os` and :mod:`codex_core.types`.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
@@ -96,8 +97,8 @@ class SandboxPolicy:
         if not os.path.isabs(target) or "\0" in target:
             return Denial(operation, target, "only an absolute path can be judged")
         resolved = canonical(target)
-        if os.path.islink(resolved):
-            return Denial(operation, target, "its links lead nowhere")
+        if _is_loop(resolved):
+            return Denial(operation, target, "its links lead round in a circle")
         parent, name = os.path.split(target)
         entry = resolved if name in {"", os.curdir, os.pardir} else os.path.join(canonical(parent), name)
         return self._check_write(resolved) or self._check_write(entry)
@@ -222,6 +223,14 @@ def nested_repositories(root: str, limit: int = 2000) -> list[str]:
         if limit <= 0:
             break
     return found
+
+
+def _is_loop(path: str) -> bool:
+    try:
+        os.stat(path)
+    except OSError as error:
+        return error.errno == errno.ELOOP
+    return False
 
 
 def _existing(path: str) -> str | None:
