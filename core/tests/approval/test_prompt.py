@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import os
+import pty
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+from codex_core.approval.prompt import Answer, Choice, LinePrompter, Question, command_lines, question_text, visible
+from codex_core.types import Action, Decision, Denial, Operation, Verdict
+from hypothesis import given
+from hypothesis import strategies as st
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+QUESTION = Question(Action(("make", "all"), "/ws"), Verdict(Decision.PROMPT, "make is not known to be harmless"))
+
+
+def ask_on_a_terminal(typist: Callable[[int], None], *, timeout: float | None = 20) -> str:
+    """Ask in a process that leads a terminal of its own; give the answer."""
+    report, reported = os.pipe()
+    child, terminal = pty.fork()
+    if child == 0:
+        try:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            answer = LinePrompter(timeout=timeout).ask(QUESTION)
+            os.write(reported, f"{answer.choice}/{answer.source}".encode())
+        finally:
+            os._exit(0)
+    os.close(reported)
+    try:
+        typist(terminal)
+        return os.read(report, 100).decode()
+    finally:
+        os.close(terminal)
+        os.close(report)
+        os.waitpid(child, 0)
+
+
+def read_until(terminal: int, text: str) -> str:
+    shown = b""
+    while text.encode() not in shown:
+        shown += os.read(terminal, 1024)
+    return shown.decode()
+
+
+def answer_with(keys: bytes) -> Callable[[int], None]:
+    def typist(terminal: int) -> None:
+        read_until(terminal, "[y/N]")
+        os.write(terminal, keys)
+
+    return typist
+
+
+@pytest.mark.parametrize(
+    ("keys", "choice"),
+    [
+        (b"y\n", "once"),
+        (b" YES \n", "once"),
+        (b"\n", "no"),
+        (b"n\n", "no"),
+        (b"yeah\n", "no"),
+        (b"yy\n", "no"),
+        (b"\x04", "no"),
+        (b"\xff\n", "no"),
+        (b"\x03", "stop"),
+    ],
+)
+def test_only_a_clear_yes_is_a_yes(keys: bytes, choice: str) -> None:
+    assert ask_on_a_terminal(answer_with(keys)) == f"{choice}/user"
+
+
+def test_keys_typed_before_the_question_do_not_answer_it() -> None:
+    def typist(terminal: int) -> None:
+        os.write(terminal, b"y\ny\ny\n")
+        read_until(terminal, "[y/N]")
+        os.write(terminal, b"\n")
+
+    assert ask_on_a_terminal(typist) == "no/user"
+
+
+def test_a_yes_that_follows_at_once_was_not_an_answer() -> None:
+    def typist(terminal: int) -> None:
+        read_until(terminal, "Asked because")
+        os.write(terminal, b"y\n")
+        read_until(terminal, "[y/N]")
+        os.write(terminal, b"\n")
+
+    assert ask_on_a_terminal(typist) == "no/user"
+
+
+def test_silence_is_a_no() -> None:
+    assert ask_on_a_terminal(lambda _: None, timeout=0.05) == "no/timeout"
+
+
+def test_a_hang_up_is_a_no() -> None:
+    report, reported = os.pipe()
+    child, terminal = pty.fork()
+    if child == 0:
+        try:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            answer = LinePrompter().ask(QUESTION)
+            os.write(reported, f"{answer.approved}".encode())
+        finally:
+            os._exit(0)
+    os.close(reported)
+    read_until(terminal, "[y/N]")
+    os.close(terminal)
+    assert os.read(report, 100) == b"False"
+    os.close(report)
+    os.waitpid(child, 0)
+
+
+def test_without_a_terminal_the_answer_is_no_and_names_the_setting() -> None:
+    answer = LinePrompter(terminal="/nonexistent").ask(QUESTION)
+    assert answer == Answer(Choice.NO, answer.reason, "no-terminal")
+    assert "approval_policy" in answer.reason
+
+
+def test_the_question_shows_what_where_why_and_what_yes_means() -> None:
+    denial = Denial(Operation.WRITE, "/etc/x", "outside every writable root", certain=False)
+    action = Action(("cp", "a b", "/etc/x"), "/ws", escalated=True, justification="need\x1b[2J it", after_denial=denial)
+    text = question_text(Question(action, Verdict(Decision.PROMPT, "asked for", unsandboxed=True)))
+    for part in ("cp 'a b' /etc/x", "/ws", r"need\x1b[2J it", "write /etc/x", "a guess", "asked for", "OUTSIDE"):
+        assert part in text
+    assert "\x1b" not in text
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        ("plain é 漢", "plain é 漢"),
+        ("\x1b[31m\r\x07\x7f", r"\x1b[31m\x0d\x07\x7f"),
+        ("\u202erm\u2066", r"\u202erm\u2066"),
+        ("a\u200bb\u00a0c\u3000d", r"a\u200bb\xa0c\u3000d"),
+        (os.fsdecode(b"\xff\xc3"), r"\xff\xc3"),
+        ("\ud800", r"\ud800"),
+        ("a" + " " * 300 + "; touch x", "a<300 blanks>; touch x"),
+        ("\tx", r"\x09x"),
+    ],
+)
+def test_what_is_seen_is_what_is_there(text: str, seen: str) -> None:
+    assert visible(text) == seen
+
+
+@given(text=st.text())
+def test_nothing_that_steers_a_terminal_is_shown(text: str) -> None:
+    assert visible(text).isprintable()
+
+
+def test_the_lines_of_a_script_stay_lines_and_each_is_made_visible() -> None:
+    assert command_lines(("bash", "-lc", "ls\nrm\tx")) == ["bash -lc 'ls", r"rm\x09x'"]

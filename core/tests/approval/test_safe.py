@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import os
+import shlex
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from codex_core.approval import tables as tables_module
+from codex_core.approval.safe import Safety, SafetyClass, classify
+from codex_core.approval.tables import danger_rule, safe_program, tables, wrapper
+from codex_core.errors import ConfigError
+from codex_core.sandbox.policy import SandboxPolicy
+from codex_core.types import SandboxMode
+from hypothesis import given
+from hypothesis import strategies as st
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+SAFE, ASK, DANGEROUS = SafetyClass.SAFE, SafetyClass.ASK, SafetyClass.DANGEROUS
+
+
+@pytest.fixture
+def judge(tmp_path: Path) -> Callable[..., Safety]:
+    """Judge a line of plain words in a workspace with a home beside it."""
+    workspace = tmp_path / "ws"
+    workspace.mkdir()
+    (tmp_path / "home").mkdir()
+    policy = SandboxPolicy(SandboxMode.WORKSPACE_WRITE, str(workspace), (str(workspace),), ())
+
+    def _judge(line: str, **environ: str) -> Safety:
+        around = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path / "home")} | environ
+        return classify(shlex.split(line), policy, environ=around)
+
+    return _judge
+
+
+EXAMPLES = [(line, SAFE) for name in tables().safe for line in tables_module._load("safe")[name]["safe"]] + [
+    (line, DANGEROUS) for rule in tables_module._load("dangerous")["rule"] for line in rule["match"]
+]
+
+
+@pytest.mark.parametrize(("line", "level"), EXAMPLES)
+def test_the_examples_of_the_tables_hold_with_files_around_them(
+    judge: Callable[..., Safety], line: str, level: SafetyClass
+) -> None:
+    assert judge(line).level is level
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "./cat a",
+        "bin/cat a",
+        "../evil/grep x a",
+        "/tmp/evil/cat a",
+        "make",
+        "bash -c ls",
+        "git status",
+        "env",
+        "printenv",
+        "sh x.sh",
+        "awk 'BEGIN{system(1)}'",
+        "nice ls",
+    ],
+)
+def test_what_is_not_known_is_asked_about(judge: Callable[..., Safety], line: str) -> None:
+    assert judge(line).level is ASK
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "sudo -u root -- env A=b nice -n 3 rm -rf x",
+        "xargs -0 -I {} rm -rf {}",
+        "timeout -k 1 5 rm -f x",
+        "find . -exec rm -rf {} +",
+        "find . -name a -execdir sudo id ;",
+        "nohup busybox rm -fr x",
+        "env --unknown-option rm -rf x",
+        "stdbuf -oL git push --force",
+        "git -C d --no-pager push origin +main",
+        "xargs git reset --hard",
+    ],
+)
+def test_danger_is_seen_through_what_runs_it(judge: Callable[..., Safety], line: str) -> None:
+    assert judge(line).level is DANGEROUS
+
+
+def test_more_wrappers_than_anyone_needs_are_not_safe(judge: Callable[..., Safety]) -> None:
+    assert judge("nice " * 40 + "rm -rf x").level >= ASK
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "~/.ssh/id_rsa",
+        ".env",
+        ".env.local",
+        "sub/../.env",
+        "deploy.pem",
+        ".git/config",
+        "/etc/shadow",
+        "/proc/self/environ",
+        "/proc/1/environ",
+        "/root/.codex/auth.json",
+        "$HOME",
+        "/etc/ssl/private/x",
+        "/home/x/notes",
+        "../other/a",
+        "/dev/zero",
+    ],
+)
+@pytest.mark.parametrize("program", ["cat", "head -5", "grep -n x", "ls", "wc -l", "find", "sed -n 1p"])
+def test_secrets_and_what_lies_outside_are_asked_about(
+    judge: Callable[..., Safety], tmp_path: Path, program: str, path: str
+) -> None:
+    home = str(tmp_path / "home")
+    assert judge(f"{program} {path.replace('~', home).replace('$HOME', home)}").level is ASK
+
+
+def test_public_templates_of_secrets_are_read_unasked(judge: Callable[..., Safety]) -> None:
+    assert judge("cat .env.example /usr/share/doc /etc/os-release").level is SAFE
+
+
+def test_a_link_to_a_secret_is_a_secret(judge: Callable[..., Safety], tmp_path: Path) -> None:
+    (tmp_path / "ws" / "notes").symlink_to(tmp_path / "home" / ".ssh" / "id_rsa")
+    assert judge("cat notes").level is ASK
+
+
+def test_a_pipe_or_device_in_the_workspace_is_asked_about(judge: Callable[..., Safety], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "ws" / "pipe")
+    assert judge("cat pipe").level is ASK
+
+
+def test_walking_over_the_whole_home_is_asked_about(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    policy = SandboxPolicy(SandboxMode.READ_ONLY, str(home), (), ())
+    environ = {"PATH": "/usr/bin", "HOME": str(home)}
+    assert classify(["grep", "-r", "x"], policy, environ=environ).level is ASK
+    assert classify(["ls"], policy, environ=environ).level is SAFE
+
+
+@pytest.mark.parametrize(
+    "path", ["", ".", "bin:/usr/bin", ":/usr/bin", "{ws}/bin:/usr/bin", "{ws}/none:/usr/bin", "{link}:/usr/bin"]
+)
+def test_a_path_that_commands_can_write_into_is_not_trusted(
+    judge: Callable[..., Safety], tmp_path: Path, path: str
+) -> None:
+    workspace = tmp_path / "ws"
+    (workspace / "bin").mkdir()
+    (tmp_path / "link").symlink_to(workspace / "bin")
+    planted = workspace / "bin" / "ls"
+    planted.write_text("#!/bin/sh\n")
+    planted.chmod(0o755)
+    assert judge("ls", PATH="/usr/bin").level is SAFE
+    assert judge("ls", PATH=path.format(ws=workspace, link=tmp_path / "link")).level is ASK
+
+
+def test_a_program_that_is_found_outside_the_system_first_is_not_trusted(
+    judge: Callable[..., Safety], tmp_path: Path
+) -> None:
+    local = tmp_path / "local"
+    local.mkdir()
+    (local / "ls").write_text("")
+    assert judge("ls", PATH=f"{local}:/usr/bin").level is ASK
+
+
+@pytest.mark.parametrize(
+    ("line", "variable"), [("rg x", "RIPGREP_CONFIG_PATH"), ("cd src", "CDPATH"), ("grep x a", "GREP_OPTIONS")]
+)
+def test_a_variable_that_changes_a_program_closes_it(judge: Callable[..., Safety], line: str, variable: str) -> None:
+    assert judge(line).level is SAFE
+    assert judge(line, **{variable: "./x"}).level is ASK
+
+
+WORDS = st.lists(
+    st.one_of(
+        st.text(max_size=6),
+        st.sampled_from(["-", "--", "-exec", "-delete", "-n", "--output=x", "-o", "5p", "rm", "-rf", "sudo", ";", "+"]),
+    ),
+    max_size=6,
+)
+
+
+@given(name=st.sampled_from([*tables().safe, *tables().wrappers, "rm", "git", "bash", "", "x"]), words=WORDS)
+def test_any_words_get_a_class_and_a_reason(name: str, words: list[str]) -> None:
+    policy = SandboxPolicy(SandboxMode.READ_ONLY, "/usr", (), ())
+    assert classify([name, *words], policy, environ={"PATH": "/usr/bin"}).reason
+
+
+@given(words=WORDS, at=st.integers(0, 6), option=st.sampled_from(["-f", "-rf", "--force", "-fr", "--forc"]))
+def test_a_forced_removal_is_dangerous_wherever_its_option_stands(words: list[str], at: int, option: str) -> None:
+    words = [word for word in words if word != "--"]
+    policy = SandboxPolicy(SandboxMode.READ_ONLY, "/usr", (), ())
+    assert classify(["rm", *words[:at], option, *words[at:]], policy).level is DANGEROUS
+
+
+@pytest.mark.parametrize(
+    ("make", "table"),
+    [
+        (lambda table: safe_program("x", table), {"reason": "r", "safe": ["x -a"], "ask": []}),
+        (lambda table: safe_program("x", table), {"reason": "r", "safe": [], "ask": ["x"]}),
+        (lambda table: wrapper("x", table), {"inner": [["x a b", "b"]]}),
+        (danger_rule, {"reason": "r", "program": ["x"], "match": ["y"], "not_match": []}),
+        (danger_rule, {"reason": "r", "program": ["x"], "match": [], "not_match": ["x"]}),
+    ],
+)
+def test_a_table_that_does_not_do_what_its_examples_say_is_an_error(
+    make: Callable[[dict[str, Any]], object], table: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigError, match=r"'[xy]"):
+        make(table)
