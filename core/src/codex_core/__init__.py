@@ -1,0 +1,122 @@
+"""Run what a coding agent wants to run: under a policy, in a sandbox, with a record of what happened.
+
+The public names, found when they are asked for: importing a part of the package pays for that part.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from codex_core.agent.session import Session, open_session
+    from codex_core.approval.prompt import Answer, Choice, Prompter, Question
+    from codex_core.config import Config, Loaded, load_config
+    from codex_core.errors import (
+        CodexError,
+        CommandNotExecutableError,
+        CommandNotFoundError,
+        ConfigError,
+        NotPermittedError,
+        PluginConflictError,
+        PluginError,
+        PluginLoadError,
+        PluginNotFoundError,
+        SandboxUnavailableError,
+        UsageError,
+    )
+    from codex_core.events import Event
+    from codex_core.host import Host
+    from codex_core.sandbox.policy import SandboxPolicy, SandboxSettings, build_policy
+    from codex_core.telemetry.emitter import EventSink
+    from codex_core.types import (
+        Action,
+        ApprovalMode,
+        Command,
+        CommandResult,
+        Decision,
+        Denial,
+        Ended,
+        Launcher,
+        Network,
+        Operation,
+        Promise,
+        Running,
+        SandboxMode,
+        Strength,
+        Verdict,
+    )
+
+__version__ = "1.0.0"
+
+_HOMES = {
+    "agent.session": ("Session", "open_session"),
+    "approval.prompt": ("Answer", "Choice", "Prompter", "Question"),
+    "config": ("Config", "Loaded", "load_config"),
+    "errors": (
+        *("CodexError", "CommandNotExecutableError", "CommandNotFoundError", "ConfigError", "NotPermittedError"),
+        *("PluginConflictError", "PluginError", "PluginLoadError", "PluginNotFoundError"),
+        *("SandboxUnavailableError", "UsageError"),
+    ),
+    "events": ("Event",),
+    "host": ("Host",),
+    "sandbox.policy": ("SandboxPolicy", "SandboxSettings", "build_policy"),
+    "telemetry.emitter": ("EventSink",),
+    "types": (
+        *("Action", "ApprovalMode", "Command", "CommandResult", "Decision", "Denial", "Ended", "Launcher"),
+        *("Network", "Operation", "Promise", "Running", "SandboxMode", "Strength", "Verdict"),
+    ),
+}
+
+__all__ = [
+    "Action",
+    "Answer",
+    "ApprovalMode",
+    "Choice",
+    "CodexError",
+    "Command",
+    "CommandNotExecutableError",
+    "CommandNotFoundError",
+    "CommandResult",
+    "Config",
+    "ConfigError",
+    "Decision",
+    "Denial",
+    "Ended",
+    "Event",
+    "EventSink",
+    "Host",
+    "Launcher",
+    "Loaded",
+    "Network",
+    "NotPermittedError",
+    "Operation",
+    "PluginConflictError",
+    "PluginError",
+    "PluginLoadError",
+    "PluginNotFoundError",
+    "Promise",
+    "Prompter",
+    "Question",
+    "Running",
+    "SandboxMode",
+    "SandboxPolicy",
+    "SandboxSettings",
+    "SandboxUnavailableError",
+    "Session",
+    "Strength",
+    "UsageError",
+    "Verdict",
+    "__version__",
+    "build_policy",
+    "load_config",
+    "open_session",
+]
+
+
+def __getattr__(name: str) -> object:
+    for home, names in _HOMES.items():
+        if name in names:
+            from importlib import import_module
+
+            return getattr(import_module(f"codex_core.{home}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,326 @@
+"""The way of one command, from what somebody wants to run to what came of it.
+
+configuration -> policy -> verdict -> launcher -> result
+                              |          |          |
+                              +------- events ------+
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+import uuid
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from codex_core import __version__
+from codex_core.approval.prompt import Choice, LinePrompter, Question
+from codex_core.config import load_config
+from codex_core.discovery import code_locations
+from codex_core.errors import NotPermittedError, SandboxUnavailableError, UsageError
+from codex_core.events import ConversationStarts, SandboxOutcome, TelemetryDropped, ToolDecision, ToolResult
+from codex_core.host import Host
+from codex_core.sandbox import runner, terminal
+from codex_core.sandbox.direct import DirectLauncher
+from codex_core.sandbox.environment import child_environment
+from codex_core.sandbox.policy import build_policy, contains
+from codex_core.sandbox.suspicion import suspects
+from codex_core.telemetry.emitter import Emitter
+from codex_core.types import Action, Command, Decision, Network, SandboxMode, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from types import TracebackType
+    from typing import Self
+
+    from codex_core.approval.prompt import Answer, Prompter
+    from codex_core.config import Config, Loaded, Override
+    from codex_core.sandbox.policy import SandboxPolicy
+    from codex_core.sandbox.runner import OnOutput
+    from codex_core.types import CommandResult, Denial, Launcher
+
+EXIT_DEADLINE = 1.5
+"""Seconds that telemetry may take at the end of a session."""
+
+
+def open_session(
+    folder: str = ".",
+    *,
+    overrides: Sequence[Override | str] = (),
+    prompter: Prompter | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Session:
+    """Open a session for *folder* under the configuration that holds there.
+
+    *overrides* are as after ``-c``, such as ``"sandbox_mode=read-only"``.  *prompter* is who is asked
+    where a verdict wants a person; without one, plain lines on the terminal if there is one, and
+    else the answer is no.  *environ* is what commands may inherit, and where ``CODEX_HOME`` is looked
+    up; this process's own without it.
+
+    Raises ConfigError, PluginError or SandboxUnavailableError: what was asked for and is missing stops
+    the start.
+    """
+    return Session(load_config(cwd=os.path.abspath(folder), overrides=overrides, environ=environ), prompter)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stdio:
+    """Where a command reads and writes."""
+
+    attach: bool
+    stdin: bytes | int | None
+    output_limit: int
+    on_output: OnOutput | None
+
+
+class Session:
+    """Runs commands under one policy; a context manager.  Safe to use from several threads."""
+
+    def __init__(self, loaded: Loaded, prompter: Prompter | None = None) -> None:
+        """Build everything that a command needs, from a configuration; raises as :func:`open_session`."""
+        self.config: Config = loaded.config
+        self._environ = loaded.context.environ
+        self.policy: SandboxPolicy = build_policy(
+            self.config.sandbox_settings(),
+            cwd=loaded.context.cwd,
+            environ=self._environ,
+            codex_home=loaded.codex_home,
+            code_locations=code_locations(),
+        )
+        self.host = Host.for_config(self.config)
+        self._prompter: Prompter = LinePrompter() if prompter is None else prompter
+        self._lock = threading.Lock()
+        self._confined: Launcher | None = None
+        self._closed = False
+        self._direct = DirectLauncher()
+        self._emitter = self._open_emitter()
+        self._announce()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End what still runs, deliver the events, free everything; idempotent."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            confined = self._confined
+        if confined is not None:
+            confined.close()
+        self._direct.close()
+        if self._emitter.dropped:
+            self._emitter.emit(TelemetryDropped, count=self._emitter.dropped)
+        self._emitter.close(EXIT_DEADLINE)
+
+    def run(  # noqa: PLR0913 -- each keyword is one independent choice of the caller
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: str | None = None,
+        timeout: float | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: bytes | int | None = None,
+        attach: bool = False,
+        output_limit: int = runner.OUTPUT_LIMIT,
+        on_output: OnOutput | None = None,
+        escalated: bool = False,
+        justification: str = "",
+        tool: str = "shell",
+        call_id: str = "",
+    ) -> CommandResult:
+        """Run *argv* if policies and person allow it, and give what came of it.
+
+        *cwd* is a folder inside that of the session, and does not become writable by being named.
+        *env* adds variables to what the configuration lets commands inherit.  With *attach* the
+        command has this process's own standard descriptors, or a terminal in the place of its
+        terminal (only from the main thread); else its output is captured, see
+        :func:`codex_core.sandbox.runner.run`.  *escalated* asks to leave the sandbox, for the reason
+        *justification*.
+
+        Raises NotPermittedError, CommandNotFoundError, CommandNotExecutableError or
+        SandboxUnavailableError; nothing was run then.  How the command ended is no error.
+        """
+        action = Action(
+            argv=tuple(argv),
+            cwd=self._folder(cwd),
+            tool=tool,
+            call_id=call_id or uuid.uuid4().hex,
+            escalated=escalated,
+            justification=justification,
+        )
+        began = time.monotonic()
+        try:
+            result = self._run(action, env or {}, timeout, _Stdio(attach, stdin, output_limit, on_output))
+        except BaseException as error:
+            self._report(action, time.monotonic() - began, str(error) or type(error).__name__)
+            raise
+        self._report(action, result.duration, result)
+        return result
+
+    def _run(self, action: Action, env: Mapping[str, str], timeout: float | None, stdio: _Stdio) -> CommandResult:
+        verdict = self._decide(action)
+        result = self._execute(action, verdict, env, timeout, stdio)
+        if not result.denials or result.returncode == 0 or result.timed_out:
+            return result
+        retry = replace(action, after_denial=result.denials[0])
+        try:
+            verdict = self._decide(retry)
+        except NotPermittedError:
+            return result
+        if not verdict.unsandboxed:
+            return result
+        second = self._execute(retry, verdict, env, timeout, stdio)
+        self._emit_outcome(action, "escalated", result, escalated=second)
+        return second
+
+    def _folder(self, cwd: str | None) -> str:
+        folder = os.path.realpath(os.path.join(self.policy.cwd, cwd or ""))
+        if not contains(self.policy.cwd, folder):
+            raise UsageError(f"{folder} is not inside the session's folder {self.policy.cwd}")
+        return folder
+
+    def _decide(self, action: Action) -> Verdict:
+        """Get the verdict of the policies and, where they want it, of a person; raises NotPermittedError."""
+        verdict = self.host.review(action, self.policy)
+        if verdict.decision is Decision.ALLOW:
+            self._emit_decision(action, "approved", "config", verdict)
+            return verdict
+        if verdict.decision is Decision.FORBID:
+            self._emit_decision(action, "denied", "config", verdict)
+            raise NotPermittedError(f"not permitted: {verdict.reason or verdict.source}")
+        answer = self._ask(action, verdict)
+        if answer.approved:
+            self._emit_decision(action, "approved", "user", verdict)
+            return replace(verdict, decision=Decision.ALLOW, source=answer.source)
+        decision = {"timeout": "timed_out", "no-terminal": "denied"}.get(answer.source)
+        decision = decision or ("abort" if answer.choice is Choice.STOP else "denied")
+        self._emit_decision(action, decision, "user" if answer.source == "user" else "config", verdict)
+        raise NotPermittedError(f"not permitted: {answer.reason or 'rejected by user'}")
+
+    def _ask(self, action: Action, verdict: Verdict) -> Answer:
+        try:
+            return self._prompter.ask(Question(action, verdict))
+        except Exception as error:
+            self._emit_decision(action, "denied", "config", verdict)
+            raise NotPermittedError(f"not permitted: the question failed: {error}") from error
+
+    def _execute(
+        self, action: Action, verdict: Verdict, env: Mapping[str, str], timeout: float | None, stdio: _Stdio
+    ) -> CommandResult:
+        launcher = self._launcher(outside=verdict.unsandboxed)
+        settings, backend = self.config.environment_settings(), launcher.strength.backend
+        inherited = child_environment(self._environ, settings, self.policy, backend)
+        command = Command(action.argv, action.cwd, {**inherited, **env})
+        if stdio.attach:
+            result = terminal.attach(launcher, command, timeout=timeout)
+        else:
+            result = runner.run(
+                launcher,
+                command,
+                stdin=stdio.stdin,
+                timeout=timeout,
+                output_limit=stdio.output_limit,
+                on_output=stdio.on_output,
+            )
+        if launcher is not self._direct and result.returncode != 0 and not result.denials:
+            guessed = suspects(result.stderr + b"\n" + result.stdout, self.policy, action.cwd)
+            result = replace(result, denials=guessed)
+        return result
+
+    def _launcher(self, *, outside: bool) -> Launcher:
+        if outside or self.policy.mode is SandboxMode.DANGER_FULL_ACCESS:
+            return self._direct
+        with self._lock:
+            if self._closed:
+                raise SandboxUnavailableError("the session is closed")
+            if self._confined is None:
+                self._confined = self.host.launcher(self.policy)
+            return self._confined
+
+    def _open_emitter(self) -> Emitter:
+        otel = self.config.otel
+        resource = {"service.name": "codex_core", "service.version": __version__, "env": otel.environment}
+        settings = otel.exporter_table(otel.exporter).model_dump(exclude_none=True, by_alias=True)
+        return Emitter(
+            str(uuid.uuid4()),
+            self.host.open_sink(settings, resource),
+            self.host.emit,
+            log_user_prompt=otel.log_user_prompt,
+        )
+
+    def _announce(self) -> None:
+        confined = self.policy.mode is not SandboxMode.DANGER_FULL_ACCESS
+        backends = [name for name, _ in self.host.sandbox_backends.plugins]
+        self._emitter.emit(
+            ConversationStarts,
+            provider_name=self.config.model_provider,
+            approval_policy=str(self.config.approval_policy),
+            sandbox_policy=str(self.policy.mode),
+            network_access=self.policy.network is Network.ON,
+            sandbox_backend=backends[0] if confined and backends else "none",
+            web_search=self.config.features.web_search_request,
+        )
+
+    def _emit_decision(self, action: Action, decision: str, source: str, verdict: Verdict) -> None:
+        self._emitter.emit(
+            ToolDecision,
+            tool_name=action.tool,
+            call_id=action.call_id,
+            decision=decision,
+            source=source,
+            reason=": ".join(filter(None, (verdict.source, verdict.reason))),
+        )
+
+    def _emit_outcome(
+        self, action: Action, outcome: str, result: CommandResult, *, escalated: CommandResult | None = None
+    ) -> None:
+        self._emitter.emit(
+            SandboxOutcome,
+            tool_name=action.tool,
+            call_id=action.call_id,
+            outcome=outcome,
+            initial_duration_ms=_milliseconds(result.duration),
+            escalated_duration_ms=None if escalated is None else _milliseconds(escalated.duration),
+            target=_target(result.denials),
+        )
+
+    def _report(self, action: Action, duration: float, result: CommandResult | str) -> None:
+        """Emit what came of an action: a result, or the reason why there is none."""
+        arguments = {"command": action.argv, "workdir": action.cwd}
+        ran = not isinstance(result, str)
+        if not isinstance(result, str):
+            for outcome, happened in (
+                ("denied", bool(result.denials)),
+                ("timed_out", result.timed_out),
+                ("signal", result.ended.signal is not None and not result.timed_out),
+            ):
+                if happened:
+                    self._emit_outcome(action, outcome, result)
+        self._emitter.emit(
+            ToolResult,
+            tool_name=action.tool,
+            call_id=action.call_id,
+            arguments=json.dumps(arguments),
+            duration_ms=_milliseconds(duration) if ran else 0,
+            success=ran,
+            output=result if isinstance(result, str) else (result.stdout + result.stderr).decode(errors="replace"),
+            output_truncated=False if isinstance(result, str) else result.dropped > 0,
+            exit_code=None if isinstance(result, str) else result.returncode,
+            sandbox_strength="" if isinstance(result, str) else f"{result.strength.backend}/{result.strength.rung}",
+        )
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def _target(denials: tuple[Denial, ...]) -> str:
+    return denials[0].target if denials else ""
