@@ -1,13 +1,15 @@
-"""Put this process under Landlock: files by the ``landlock`` library, the rest by system calls.
+"""Put this process under Landlock: rules for files by the ``landlock`` library, the rest beside it.
 
-The library knows the file rights, which are complete with ABI 5.  It does not know network rules
-(ABI 4) nor scopes (ABI 6), so those are a second ruleset; stacked rulesets must all agree.
+The library knows the file rights, which are complete with ABI 5.  It does not know network rights
+(ABI 4) nor scopes (ABI 6), so the ruleset that it fills is made here.  A second ruleset for those would
+not do: one that leaves out the right to move files between folders denies it.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from landlock import FSAccess, Ruleset
@@ -32,34 +34,38 @@ HARMLESS_DEVICES: Final = ("null", "zero", "full", "random", "urandom", "tty", "
 _PRIVATE_TREES: Final = ("/dev/pts", "/dev/shm")  # noqa: S108 - mounts, not files in them
 
 
+@dataclass(frozen=True)
+class _CompleteRuleset(Ruleset):
+    """The library's ruleset, made with all that this kernel handles."""
+
+    network: int = 0
+    scopes: int = 0
+
+    def __post_init__(self) -> None:
+        handled = [self.restrict_rules.value, self.network, self.scopes]
+        while not handled[-1]:  # kernels refuse a structure longer than they know, unless the rest is zero
+            handled.pop()
+        object.__setattr__(self, "_fd", kernel.landlock_ruleset(handled))
+
+
 def restrict(plan: Plan, abi: int) -> None:
     """Confine this process to *plan* for good, with every right that *abi* has.
 
     Raises OSError.  Needs no privilege but ``no_new_privs``.
     """
-    kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
-    if abi >= _NETWORK_ABI:
-        _restrict_network_and_signals(plan, abi)
     everything = _library(FSAccess.all)
-    ruleset = _library(lambda: Ruleset(everything))
+    ports_are_closed = not plan.network and not plan.clone_flags and abi >= _NETWORK_ABI
+    ruleset = _CompleteRuleset(
+        everything,
+        network=_ALL_TCP if ports_are_closed else 0,
+        scopes=_ALL_SCOPES if abi >= _SCOPE_ABI else 0,
+    )
     try:
         for path, rights in _file_rules(plan, everything):
             _allow(ruleset, path, rights)
         _library(ruleset.apply)
     finally:
         os.close(ruleset._fd)  # noqa: SLF001 - the library never closes it
-
-
-def _restrict_network_and_signals(plan: Plan, abi: int) -> None:
-    closed_ports = 0 if plan.network or plan.clone_flags else _ALL_TCP
-    handled = (0, closed_ports, _ALL_SCOPES) if abi >= _SCOPE_ABI else (0, closed_ports)
-    if not any(handled):
-        return
-    ruleset = kernel.landlock_ruleset(handled)
-    try:
-        kernel.landlock_restrict_self(ruleset)
-    finally:
-        os.close(ruleset)
 
 
 def _file_rules(plan: Plan, everything: FSAccess) -> Iterator[tuple[str, FSAccess]]:
