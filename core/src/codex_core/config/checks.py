@@ -11,17 +11,18 @@ from dataclasses import dataclass, replace
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
-from codex_core.config.keys import dotted, quoted, shown
-from codex_core.config.model import BackendTable, Config, ExporterTable, Otel, Table, backend_name
-from codex_core.errors import ConfigError
 from pydantic import ValidationError
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+from codex_core.config.keys import dotted, quoted, shown
+from codex_core.config.model import BackendTable, Config, ExporterTable, Table, is_plugin_table
+from codex_core.errors import ConfigError
 
-    from codex_core.config.positions import KeyPath
-    from codex_core.config.sources import Layer
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
     from pydantic_core import ErrorDetails
+
+    from codex_core.config.sources import Layer
 
 _EXPECTED = {
     "bool_type": "true or false",
@@ -34,7 +35,7 @@ _EXPECTED = {
 _ENUM_VALUE = re.compile(r"'([^']*)'")
 _PLUGIN_TABLES = (BackendTable, ExporterTable)
 """Models of tables in which a plugin may have keys of its own."""
-_SLIP = 0.8
+_SLIP = 0.87
 """How like a known key a name must be to count as a slip of the pen rather than a plugin's name."""
 
 
@@ -42,7 +43,7 @@ _SLIP = 0.8
 class Unknown:
     """A key that no model knows."""
 
-    path: KeyPath
+    path: tuple[str, ...]
     nearest: str | None
 
 
@@ -65,7 +66,9 @@ def validate(layer: Layer, model: type[Table] = Config) -> None:
         raise ConfigError(_error_line(layer, details[0]) + more) from None
 
 
-def _known(values: Mapping[str, Any], model: type[Table], path: KeyPath, unknown: list[Unknown]) -> dict[str, Any]:
+def _known(
+    values: Mapping[str, Any], model: type[Table], path: tuple[str, ...], unknown: list[Unknown]
+) -> dict[str, Any]:
     fields = table_fields(model)
     kept = {}
     for key, value in values.items():
@@ -74,7 +77,7 @@ def _known(values: Mapping[str, Any], model: type[Table], path: KeyPath, unknown
         elif model in _PLUGIN_TABLES:
             kept[key] = value
             continue
-        elif table := _plugin_table(model, key, value):
+        elif table := _plugin_table((*path, key), value, fields):
             below = (table, False)
         else:
             unknown.append(Unknown((*path, key), _nearest(key, fields)))
@@ -107,13 +110,11 @@ def _table_of(annotation: Any) -> tuple[type[Table], bool] | None:  # noqa: ANN4
     return None
 
 
-def _plugin_table(model: type[Table], key: str, value: object) -> type[Table] | None:
+def _plugin_table(path: Sequence[str], value: object, fields: Iterable[str]) -> type[Table] | None:
     """Give the model of a table that a plugin owns, None for a key that is none, or a slip of the pen."""
-    if not isinstance(value, dict) or _nearest(key, table_fields(model), _SLIP):
+    if not isinstance(value, dict) or not is_plugin_table(path) or _nearest(path[-1], fields, _SLIP):
         return None
-    if model is Otel:
-        return ExporterTable
-    return BackendTable if model is Config and backend_name(key) else None
+    return BackendTable if len(path) == 1 else ExporterTable
 
 
 def _nearest(key: str, known_keys: Iterable[str], likeness: float = 0.6) -> str | None:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _POINTER_BYTES = 8192
-_BACKENDS = {"linux": "linux", "darwin": "macos", "win32": "windows"}
+_BY_SYSTEM = {"linux": "linux", "darwin": "macos", "win32": "windows"}
+BACKENDS = tuple(_BY_SYSTEM.values())
 
 AUTO = {"sandbox_mode": "workspace-write", "approval_policy": "on-request"}
 CAREFUL = {"sandbox_mode": "read-only", "approval_policy": "on-request"}
@@ -28,7 +29,7 @@ BY_TRUST = {"trusted": AUTO, "untrusted": {"sandbox_mode": "read-only", "approva
 
 def os_backend() -> str:
     """Name the sandbox backend of this operating system; a system without one has its own name."""
-    return _BACKENDS.get(sys.platform, sys.platform)
+    return _BY_SYSTEM.get(sys.platform, sys.platform)
 
 
 def trust_entry(projects: object, cwd: str, repository: str | None) -> str | None:

@@ -1,6 +1,7 @@
 """Merging layers: tables merge, everything else is replaced.  Pure.
 
-Merging is associative, the empty table is its neutral element, and no argument is changed.
+The empty table is the neutral element and no argument is changed.  Merging is associative as long as
+no key is a table in one layer and a plain value in another, which the models rule out.
 """
 
 from __future__ import annotations

@@ -8,10 +8,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from codex_core.config import checks, sources
-from codex_core.config.defaults import AUTO, BY_TRUST, CAREFUL, repository_of, trust_entry
-from codex_core.config.keys import quoted, visible
+from codex_core.config.defaults import AUTO, BACKENDS, BY_TRUST, CAREFUL, repository_of, trust_entry
+from codex_core.config.keys import dotted, quoted, visible
 from codex_core.config.layers import Origin, find, givers, merge_layers, origins
-from codex_core.config.model import Config
+from codex_core.config.model import EXPORTERS, Config, is_plugin_table
 from codex_core.config.overrides import Override, parse_override
 from codex_core.config.sources import ConfigContext, Layer
 from codex_core.config.spelling import canonical
@@ -19,7 +19,7 @@ from codex_core.errors import ConfigError
 from codex_core.types import ApprovalMode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from codex_core.config.positions import KeyPath
 
@@ -72,6 +72,7 @@ def load_config(
     below, note = _defaults(context, layers)
     layers = (*below, *layers)
     values = merge_layers(layers)
+    check.warn(_without_effect(layers, values))
     return Loaded(
         config=Config.model_validate(values),
         layers=layers,
@@ -94,13 +95,18 @@ class _Check:
     def __call__(self, layers: Iterable[Layer]) -> tuple[Layer, ...]:
         return tuple(map(self._checked, layers))
 
+    def warn(self, about: Iterable[str]) -> None:
+        """Collect warnings; raises ConfigError for the first where warnings are errors."""
+        for line in about:
+            if self._strict:
+                raise ConfigError(line)
+            self.warnings.append(line)
+
     def _checked(self, layer: Layer) -> Layer:
         folder = self._context.cwd if layer.path is None else os.path.dirname(layer.path)
         layer = canonical(layer, folder=folder, environ=self._context.environ)
         layer, unknown = checks.without_unknown(layer)
-        if unknown and self._strict:
-            raise ConfigError(checks.unknown_line(layer, unknown[0]))
-        self.warnings += [checks.unknown_line(layer, one) for one in unknown]
+        self.warn(checks.unknown_line(layer, one) for one in unknown)
         checks.validate(layer)
         return layer
 
@@ -148,6 +154,21 @@ def _defaults(context: ConfigContext, layers: Sequence[Layer]) -> tuple[tuple[La
         why = "is not version-controlled" if repository is None else "is version-controlled"
         note = f"{mode} and {approval}, because {visible(repository or context.cwd)} {why} and nothing chooses a mode"
     return (Layer("defaults", sources.DEFAULTS, chosen),), note
+
+
+def _without_effect(layers: Sequence[Layer], values: Mapping[str, Any]) -> Iterator[str]:
+    """Warn of the tables of plugins that are neither known nor chosen: most are slips of the pen."""
+    otel = values.get("otel", {})
+    for prefix, table, names, chooser, chosen in (
+        ("sandbox_", values, BACKENDS, "sandbox_backend", values.get("sandbox_backend")),
+        ("", otel, EXPORTERS, "otel.exporter", otel.get("exporter")),
+    ):
+        for key in table:
+            name = key.removeprefix(prefix)
+            path = (key,) if table is values else ("otel", key)
+            if is_plugin_table(path) and name not in names and name != chosen:
+                place = givers(layers, path)[0].place(path)
+                yield f"{place}: {dotted(path)} has no effect: {chooser} is not {quoted(name)}"
 
 
 def _deprecations(layers: Sequence[Layer], values: Mapping[str, Any]) -> tuple[str, ...]:

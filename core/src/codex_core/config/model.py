@@ -10,10 +10,13 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
-from codex_core.types import ApprovalMode, Promise, SandboxMode
 from pydantic import BaseModel, ConfigDict, Field
 
+from codex_core.types import ApprovalMode, Promise, SandboxMode
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from codex_core.sandbox.environment import EnvironmentSettings
     from codex_core.sandbox.policy import SandboxSettings
 
@@ -83,6 +86,9 @@ class Verbosity(StrEnum):
     MEDIUM = "medium"
     HIGH = "high"
 
+
+EXPORTERS = ("none", "otlp-http", "otlp-grpc")
+"""The exporters that come with this project; plugins bring others."""
 
 # TOML has neither enumerations nor tuples: such fields read strings and arrays, all others are strict.
 _LAX = Field(strict=False)
@@ -335,6 +341,11 @@ class Config(Table):
         )
 
 
-def backend_name(key: str) -> str | None:
-    """Give the backend whose table a top-level key names, None if it is no such key."""
-    return key.removeprefix("sandbox_") if key.startswith("sandbox_") and key not in Config.model_fields else None
+def is_plugin_table(path: Sequence[str]) -> bool:
+    """Say whether a key path is where a plugin has its table: ``sandbox_<backend>`` or ``otel.<exporter>``."""
+    match path:
+        case [key]:
+            return key.startswith("sandbox_") and key not in Config.model_fields
+        case ["otel", key]:
+            return key not in Otel.model_fields
+    return False

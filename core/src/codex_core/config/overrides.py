@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from codex_core.config.keys import BARE, quoted
+from codex_core.config.files import MAX_DEPTH, deeper_than
+from codex_core.config.keys import BARE, shown
 from codex_core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -38,17 +39,20 @@ class Override:
 def parse_override(text: str) -> Override:
     """Read one ``key=value``.
 
-    Raises UsageError where there is no ``=``, or the key is empty or badly quoted.
+    Raises UsageError where there is no ``=``, the key is empty or badly quoted, or it nests too deeply.
     """
     path, rest = _parse_key(text)
-    return Override(path, parse_value(rest.strip()))
+    value = parse_value(rest.strip())
+    if len(path) > MAX_DEPTH or deeper_than(value):
+        raise UsageError(f"override nested more than {MAX_DEPTH} levels deep: {shown(text)}")
+    return Override(path, value)
 
 
 def parse_key(text: str) -> tuple[str, ...]:
     """Read a dotted key; raises UsageError."""
     path, rest = _parse_key(text + "=")
     if rest:
-        raise UsageError(f"not a key: {quoted(text)}")
+        raise UsageError(f"not a key: {shown(text)}")
     return path
 
 
@@ -101,11 +105,11 @@ def _parse_key(text: str) -> tuple[tuple[str, ...], str]:
         segment, at = _parse_segment(text, at)
         at = _skip_blanks(text, at)
         if at == len(text):
-            raise UsageError(f"invalid override (missing '='): {quoted(text)}")
-        if not segment and text[at] == "=" and not path:
-            raise UsageError(f"empty key in override: {quoted(text)}")
+            raise UsageError(f"invalid override (missing '='): {shown(text)}")
+        if segment is None and text[at] == "=" and not path:
+            raise UsageError(f"empty key in override: {shown(text)}")
         if segment is None or text[at] not in ".=":
-            raise UsageError(f"invalid key in override: {quoted(text)}")
+            raise UsageError(f"invalid key in override: {shown(text)}")
         path.append(segment)
         if text[at] == "=":
             return tuple(path), text[at + 1 :]

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from codex_core.config import sources
-from codex_core.config.defaults import AUTO, BY_TRUST, CAREFUL, os_backend, repository_of, trust_entry
+from codex_core.config.defaults import AUTO, BACKENDS, BY_TRUST, CAREFUL, os_backend, repository_of, trust_entry
 from codex_core.config.layers import merge
 from codex_core.config.overrides import Override, parse_override
 from codex_core.errors import CodexError
@@ -32,7 +32,7 @@ _MODES = frozenset(map(str, SandboxMode))
 _APPROVALS = frozenset(map(str, ApprovalMode)) - {str(ApprovalMode.ON_FAILURE)}
 """All but the deprecated one, about which the full path has something to say."""
 _PROMISES = frozenset(map(str, Promise))
-_BACKEND_TABLES = ("sandbox_linux", "sandbox_macos", "sandbox_windows")
+_BACKEND_TABLES = tuple(f"sandbox_{name}" for name in BACKENDS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,11 +21,11 @@ Importing this module costs no more than :mod:`dataclasses` and :mod:`os`.
 from __future__ import annotations
 
 import os
-import stat
 import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from codex_core.config.files import decode, parse, read_file
 from codex_core.config.keys import visible
 from codex_core.errors import ConfigError
 
@@ -45,11 +45,6 @@ MDM = 50
 
 USER_FILE = "config.toml"
 MANAGED_PREFERENCES = ("Library", "Managed Preferences")
-MAX_BYTES = 8 << 20
-"""A larger file is a mistake: two hundred projects take 20 kB."""
-MAX_DEPTH = 64
-_BOM = b"\xef\xbb\xbf"
-_READ_ATTEMPTS = 3
 _CSIDL_PROFILE = 0x28
 _MAX_PATH = 260
 
@@ -177,7 +172,17 @@ def has_managed(context: ConfigContext) -> bool:
     if sys.platform == "darwin":
         return True
     paths = (managed_path(context), requirements_path(context), os.path.join(context.system_root, *MANAGED_PREFERENCES))
-    return any(map(os.path.lexists, paths))
+    return not all(map(_surely_missing, paths))
+
+
+def _surely_missing(path: str) -> bool:
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def managed_layers(context: ConfigContext) -> tuple[Layer, ...]:
@@ -239,105 +244,3 @@ def text_layer(name: str, precedence: int, text: str, path: str | None) -> Layer
 
     values = parse(text, visible(path) if path is not None else name)
     return Layer(name, precedence, values, path, Positions(text))
-
-
-def parse(text: str, where: str) -> dict[str, Any]:
-    """Parse TOML 1.1; raises ConfigError that begins with *where*."""
-    import tomli
-
-    try:
-        values = tomli.loads(text)
-    except tomli.TOMLDecodeError as error:
-        raise ConfigError(f"{where}:{error.lineno}:{error.colno}: {visible(error.msg)}") from None
-    except RecursionError:
-        raise ConfigError(f"{where}: nested too deeply") from None
-    except ValueError as error:  # such as an integer of more digits than Python converts
-        raise ConfigError(f"{where}: {visible(str(error))}") from None
-    if _deeper_than(values, MAX_DEPTH):
-        raise ConfigError(f"{where}: nested more than {MAX_DEPTH} levels deep")
-    return values
-
-
-def _deeper_than(values: object, limit: int) -> bool:
-    level: list[object] = [values]
-    for _ in range(limit):
-        level = [
-            below
-            for value in level
-            if isinstance(value, (dict, list))
-            for below in (value.values() if isinstance(value, dict) else value)
-        ]
-        if not level:
-            return False
-    return True
-
-
-def decode(content: bytes, path: str) -> str:
-    """Decode UTF-8, with or without a byte-order mark; raises ConfigError."""
-    try:
-        return content.removeprefix(_BOM).decode()
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise ConfigError(f"{visible(path)}:{line}: not UTF-8 (byte {content[error.start]:#04x})") from None
-
-
-def read_file(path: str, *, guard: str | None = None) -> bytes | None:
-    """Read a regular file whole; None where there is none.
-
-    With *guard*, the root of the system, a file is refused that anybody but the administrator could
-    have written: it must belong to root, or to the owner of that folder, and neither it nor the
-    folder that holds it may be writable by everybody.
-
-    Raises ConfigError for anything that is no readable regular file of sensible size.
-    """
-    shown = visible(path)
-    try:
-        # Not blocking, so that a named pipe in place of the file does not hold the start up.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0))
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise ConfigError(f"{shown}: cannot be read: {error.strerror}") from None
-    try:
-        for _ in range(_READ_ATTEMPTS):
-            before = os.fstat(descriptor)
-            if not stat.S_ISREG(before.st_mode):
-                kind = "a directory" if stat.S_ISDIR(before.st_mode) else "not a regular file"
-                raise ConfigError(f"{shown}: is {kind}, where a TOML file is expected")
-            if guard is not None:
-                _check_guarded(path, before, guard)
-            if before.st_size > MAX_BYTES:
-                raise ConfigError(f"{shown}: larger than {MAX_BYTES >> 20} MiB, which is no configuration")
-            content = _read(descriptor)
-            after = os.fstat(descriptor)
-            if (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, len(content)):
-                return content
-        raise ConfigError(f"{shown}: changes while it is read; try again")
-    except OSError as error:
-        raise ConfigError(f"{shown}: cannot be read: {error.strerror}") from None
-    finally:
-        os.close(descriptor)
-
-
-def _check_guarded(path: str, status: os.stat_result, guard: str) -> None:
-    """Raise ConfigError where a file that should be the administrator's can be changed by others."""
-    if os.name == "nt":
-        return  # mode bits say nothing there
-    shown = visible(path)
-    if status.st_uid not in {0, os.stat(guard).st_uid}:
-        raise ConfigError(
-            f"{shown}: belongs to user {status.st_uid}, not to the administrator; run: chown root {shown}"
-        )
-    if status.st_mode & stat.S_IWOTH:
-        raise ConfigError(f"{shown}: everybody may write to it; run: chmod o-w {shown}")
-    folder = os.path.dirname(path)
-    if os.stat(folder).st_mode & stat.S_IWOTH:
-        raise ConfigError(f"{shown}: everybody may replace it; run: chmod o-w {visible(folder)}")
-
-
-def _read(descriptor: int) -> bytes:
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    content = b""
-    while len(content) <= MAX_BYTES and (part := os.read(descriptor, MAX_BYTES)):
-        content += part
-    return content

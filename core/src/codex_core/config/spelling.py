@@ -63,7 +63,7 @@ def _exporter(layer: Layer, values: dict[str, Any], renames: dict[KeyPath, KeyPa
         raise ConfigError(f"{layer.place((*EXPORTER, name))}: {dotted(('otel', name))} is set too: write it once")
     otel["exporter"] = name
     otel[name] = settings
-    renames["otel", name] = (*EXPORTER, name)
+    renames["otel", name] = layer.spelled((*EXPORTER, name))
 
 
 def _web_search(layer: Layer, values: dict[str, Any], renames: dict[KeyPath, KeyPath]) -> None:
@@ -79,10 +79,10 @@ def _web_search(layer: Layer, values: dict[str, Any], renames: dict[KeyPath, Key
         features = values.setdefault("features", {})
         if isinstance(features, dict):
             features["web_search_request"] = mode != WebSearch.DISABLED
-            renames[WEB_SEARCH_REQUEST] = WEB_SEARCH
+            renames[WEB_SEARCH_REQUEST] = layer.spelled(WEB_SEARCH)
     elif has_request and isinstance(request, bool):
         values["web_search"] = str(WebSearch.LIVE if request else WebSearch.DISABLED)
-        renames[WEB_SEARCH] = WEB_SEARCH_REQUEST
+        renames[WEB_SEARCH] = layer.spelled(WEB_SEARCH_REQUEST)
 
 
 def _resolve_paths(layer: Layer, values: dict[str, Any], folder: str | None, environ: Mapping[str, str]) -> None:
