@@ -65,6 +65,8 @@ class Promise(StrEnum):
     """Nothing outside is reached over a network unless the policy says so."""
     LOOPBACK = "loopback"
     """Servers of the command's own on 127.0.0.1 work while the network is off."""
+    OWN_SOCKETS = "own_sockets"
+    """Unix sockets between the processes of one command work."""
     UNIX_SOCKETS = "unix_sockets"
     """Sockets of programs outside are not reached."""
     PROCESSES = "processes"

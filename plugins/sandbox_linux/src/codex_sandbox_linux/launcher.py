@@ -13,6 +13,7 @@ import select
 import signal
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from codex_core.errors import CommandNotExecutableError, CommandNotFoundError, SandboxUnavailableError
@@ -114,13 +115,15 @@ def establish(forge: Forge, policy: SandboxPolicy) -> tuple[Jail, Strength]:
         )
         raise SandboxUnavailableError(msg)
     failures: list[str] = []
-    for plan in _plans(policy):
-        try:
-            jail = Jail(plan, *forge.clone(plan))
-        except OSError as error:
-            failures.append(f"{plan.rung}: {error.filename or 'clone'}: {error.strerror}")
+    for rung in Rung:
+        if rung is Rung.ROOT_NAMESPACES and os.geteuid() != 0:
             continue
-        stated = strength(plan, abi, private_proc=jail.private_proc, why=failures[0] if failures else "")
+        try:
+            jail = _make(forge, make_plan(policy, rung))
+        except OSError as error:
+            failures.append(f"{rung}: {error.filename or 'clone'}: {error.strerror}")
+            continue
+        stated = strength(jail.plan, abi, private_proc=jail.private_proc, why=failures[0] if failures else "")
         refused = refusals(policy, stated)
         if refused:
             jail.close()
@@ -130,9 +133,14 @@ def establish(forge: Forge, policy: SandboxPolicy) -> tuple[Jail, Strength]:
     raise SandboxUnavailableError(msg)
 
 
-def _plans(policy: SandboxPolicy) -> list[Plan]:
-    rungs = [rung for rung in Rung if rung is not Rung.ROOT_NAMESPACES or os.geteuid() == 0]
-    return [make_plan(policy, rung, notify=notify) for rung in rungs for notify in (True, False)]
+def _make(forge: Forge, plan: Plan) -> Jail:
+    try:
+        return Jail(plan, *forge.clone(plan))
+    except OSError as error:
+        if error.errno != errno.EBUSY or error.filename != "seccomp":
+            raise
+    unsupervised = replace(plan, notify=False)
+    return Jail(unsupervised, *forge.clone(unsupervised))
 
 
 class LinuxLauncher:
@@ -187,7 +195,7 @@ class LinuxLauncher:
             if not self._busy and self._watch.has_changed():
                 while self._idle:  # their read-only mounts are no longer the right ones
                     self._idle.pop().close()
-                self._plan = make_plan(self._policy, self._plan.rung, notify=self._plan.notify)
+                self._plan = replace(make_plan(self._policy, self._plan.rung), notify=self._plan.notify)
             if not self._idle:
                 try:
                     self._admit(Jail(self._plan, *self._forge.clone(self._plan)))

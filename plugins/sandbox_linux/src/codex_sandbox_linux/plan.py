@@ -49,7 +49,7 @@ class Plan:
     network: bool
     """Whether the host's network is reachable."""
     notify: bool = True
-    """Whether connects are decided by a supervisor."""
+    """Whether a supervisor decides about connects; without one there are no unix sockets."""
 
     @property
     def clone_flags(self) -> int:
@@ -69,13 +69,13 @@ class Plan:
         return Variant.FLOOR_ONLINE if self.network else Variant.FLOOR_OFFLINE
 
 
-def make_plan(policy: SandboxPolicy, rung: Rung, *, notify: bool = True) -> Plan:
+def make_plan(policy: SandboxPolicy, rung: Rung) -> Plan:
     """Plan a jail for *policy* on *rung*."""
     writable = policy.writable_roots if policy.mode is SandboxMode.WORKSPACE_WRITE else ()
     outermost = tuple(root for root in writable if not any(is_below(root, other) for other in writable if other != root))
     pinned = tuple(path for path in policy.pinned if os.path.isdir(path))
     readonly = tuple(sorted(path for path in policy.protected if os.path.lexists(path)))
-    return Plan(rung, outermost, readonly, pinned, policy.network is Network.ON, notify)
+    return Plan(rung, outermost, readonly, pinned, policy.network is Network.ON)
 
 
 def is_below(path: str, root: str) -> bool:
@@ -111,7 +111,7 @@ def strength(plan: Plan, abi: int, *, private_proc: bool = True, why: str = "") 
     elif not private_proc:
         lost[Promise.PROCESSES] = "/proc shows the processes outside: this host does not allow a new one"
     if not plan.notify:
-        lost[Promise.UNIX_SOCKETS] = "a supervisor above this process decides about connects already"
+        lost[Promise.OWN_SOCKETS] = "another supervisor above this process leaves no room for ours"
     return Strength(BACKEND, plan.rung, frozenset(Promise) - lost.keys(), lost)
 
 

@@ -115,24 +115,29 @@ def _masked(argument: int, value: int, mask: int = LOW_32) -> Condition:
     return Condition(argument, Comparison.MASKED, value, mask)
 
 
-def _sockets(variant: Variant) -> tuple[Rule, ...]:
-    families = {AF_UNIX} if variant is Variant.FLOOR_OFFLINE else {AF_UNIX, AF_INET, AF_INET6, AF_NETLINK}
-    refused = [(_masked(0, family),) for family in range(_FAMILIES) if family not in families]
-    refused.append((Condition(0, Comparison.AT_LEAST, _FAMILIES),))
-    # A datagram socket can be sent to another address at every call; SOCK_RAW is the same for AF_UNIX.
-    refused += [
-        (_masked(0, AF_UNIX), _masked(1, kind, _SOCK_TYPE_MASK)) for kind in (_SOCK_DGRAM, _SOCK_RAW)
-    ]
-    if AF_NETLINK in families:  # only NETLINK_ROUTE: looking up interfaces and addresses
-        refused.append((_masked(0, AF_NETLINK), Condition(2, Comparison.NOT, 0)))
-    return tuple(Rule(call, conditions) for call in ("socket", "socketpair") for conditions in refused)
+def _sockets(variant: Variant, *, notify: bool) -> tuple[Rule, ...]:
+    table = []
+    for call in ("socket", "socketpair"):
+        # Where nobody decides about connects there is no unix socket to connect; pairs are connected already.
+        families = {AF_UNIX} if notify or call == "socketpair" else set()
+        if variant is not Variant.FLOOR_OFFLINE:
+            families |= {AF_INET, AF_INET6, AF_NETLINK}
+        table += [Rule(call, (_masked(0, family),)) for family in range(_FAMILIES) if family not in families]
+        table.append(Rule(call, (Condition(0, Comparison.AT_LEAST, _FAMILIES),)))
+        # A datagram socket can be sent to another address at every call; SOCK_RAW is the same for AF_UNIX.
+        table += [
+            Rule(call, (_masked(0, AF_UNIX), _masked(1, kind, _SOCK_TYPE_MASK))) for kind in (_SOCK_DGRAM, _SOCK_RAW)
+        ]
+        if AF_NETLINK in families:  # only NETLINK_ROUTE: looking up interfaces and addresses
+            table.append(Rule(call, (_masked(0, AF_NETLINK), Condition(2, Comparison.NOT, 0))))
+    return tuple(table)
 
 
 def rules(variant: Variant, *, notify: bool) -> tuple[Rule, ...]:
     """Give the rules of one filter; whatever none of them matches is allowed.
 
-    With *notify*, :data:`NOTIFIED` calls wait for the supervisor; a process that already has one
-    above it cannot have a second (seccomp(2), EBUSY).
+    With *notify*, :data:`NOTIFIED` calls wait for the supervisor.  A process that already has one above it
+    cannot have a second (seccomp(2), EBUSY): then there are no unix sockets but pairs.
     """
     table = [Rule(call) for call in _ALWAYS]
     # clone3 has its flags in memory, where a filter cannot look: the C libraries fall back to clone.
@@ -142,7 +147,7 @@ def rules(variant: Variant, *, notify: bool) -> tuple[Rule, ...]:
     table += [Rule("ioctl", (_masked(1, request),)) for request in _TERMINAL_REQUESTS]
     if variant is not Variant.NAMESPACES:
         table += [Rule(call) for call in _HOST_IPC]
-    table += _sockets(variant)
+    table += _sockets(variant, notify=notify)
     if notify:
         table += [Rule(call, error=0) for call in NOTIFIED]
     return tuple(table)

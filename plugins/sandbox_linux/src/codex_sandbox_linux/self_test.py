@@ -37,7 +37,7 @@ def prove(plan: Plan, open_before: list[str], beacon: str) -> None:
     Raises SelfTestError.
     """
     for folder in open_before:
-        if folder == "/dev/shm" and plan.clone_flags:  # noqa: S108 - by now a private one
+        if folder == "/dev/shm" and plan.writable:  # noqa: S108 - private by now, or stated as lost
             continue
         if _can_write(folder):
             msg = f"{folder} is writable inside the sandbox"
@@ -63,9 +63,9 @@ def _can_write(folder: str) -> bool:
 
 
 def _can_connect(beacon: str) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             probe.connect("\0" + beacon)
-        except OSError:
-            return False
-        return True
+    except OSError:
+        return False
+    return True
