@@ -10,6 +10,7 @@ import select
 import time
 from typing import TYPE_CHECKING
 
+from codex_core.errors import CommandNotExecutableError, CommandNotFoundError
 from codex_core.types import CommandResult
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ def run(  # noqa: PLR0913 -- each keyword is one independent choice of the calle
         running = launcher.start(command, *exchange.open(capture=capture))
         exchange.close_far_ends()
         ended, timed_out = _drive(running, exchange, None if timeout is None else began + timeout)
+    except (CommandNotFoundError, CommandNotExecutableError):
+        raise  # nothing runs
     except BaseException:
         if running is not None:
             end(running)

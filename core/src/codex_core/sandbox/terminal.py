@@ -27,6 +27,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from codex_core.errors import CommandNotExecutableError, CommandNotFoundError
 from codex_core.sandbox.runner import end
 from codex_core.types import CommandResult
 
@@ -99,6 +100,8 @@ def _drive(
             if wait is not None and deadline is not None and time.monotonic() >= deadline:
                 timed_out = True
                 running.kill()
+    except (CommandNotFoundError, CommandNotExecutableError):
+        raise  # nothing runs
     except BaseException:
         end(running)
         raise

@@ -1,0 +1,106 @@
+"""``codex sandbox linux -- COMMAND``: the sandbox alone, without approval and events, and fast.
+
+Nothing on this path imports argparse, pydantic, pluggy, stevedore, importlib.metadata or subprocess
+as long as the configuration is plain; a test sees to it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from codex_core import discovery
+from codex_core.cli import options
+from codex_core.config import quick
+from codex_core.config.defaults import os_backend
+from codex_core.errors import PluginNotFoundError, UsageError
+from codex_core.sandbox.environment import EnvironmentSettings, child_environment
+from codex_core.sandbox.policy import build_policy
+from codex_core.types import Command, SandboxMode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from codex_core.sandbox.policy import SandboxPolicy, SandboxSettings
+
+_COMMANDS = "codex_core.sandbox_commands"
+_SYSTEMS = ("linux", "macos", "windows")
+_TEXT = """\
+Run COMMAND in the sandbox that the configuration and the options ask for, without asking anybody.
+The name of the system may be left out before `--`.
+
+  codex sandbox linux -- touch /etc/x
+  codex sandbox -s workspace-write -- bash"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command in the sandbox; its exit status as a shell gives it."""
+    parsed = options.parse(argv, flags=("--help", "-h"))
+    if {"--help", "-h"} & parsed.others.keys():
+        sys.stdout.write(options.usage("codex sandbox [linux|macos|windows] [options] [--] COMMAND [WORD...]", _TEXT))
+        return 0
+    system, pairs, words = os_backend(), parsed.pairs, parsed.rest
+    if not parsed.separated and words and words[0] in _SYSTEMS:
+        system = words[0]
+        behind = options.parse(words[1:], flags=("--help", "-h"))
+        if behind.others:
+            return main(["--help"])
+        pairs, words = (*pairs, *behind.pairs), behind.rest
+    elif not parsed.separated:
+        raise UsageError("say `codex sandbox linux|macos|windows [options] COMMAND` or `codex sandbox -- COMMAND`")
+    if not words:
+        raise UsageError("there is no command to run")
+    if system != os_backend():
+        raise UsageError(f"this system has the sandbox {os_backend()!r}, not {system!r}: leave the name out")
+    return _run(options.given(pairs), words)
+
+
+def _run(asked: options.Given, words: Sequence[str]) -> int:
+    settings, environment, codex_home = _settings(asked)
+    policy = build_policy(
+        settings,
+        cwd=asked.cwd,
+        environ=os.environ,
+        codex_home=codex_home,
+        code_locations=discovery.code_locations(),
+    )
+    for notice in policy.notices:
+        options.warn(notice)
+    backend = settings.backend or os_backend()
+    if policy.mode is SandboxMode.DANGER_FULL_ACCESS:
+        backend = "none"
+    command = Command(tuple(words), policy.cwd, child_environment(os.environ, environment, policy, backend))
+    if backend == "none":
+        from codex_core.sandbox.direct import DirectLauncher
+        from codex_core.sandbox.terminal import attach
+
+        return attach(DirectLauncher(), command).returncode
+    try:
+        plugin = discovery.find(_COMMANDS, backend)
+    except PluginNotFoundError:
+        return _by_host(policy, command, backend)
+    code: int = discovery.load(plugin)(policy, command)  # type: ignore[operator]  # what the namespace promises
+    return code
+
+
+def _settings(asked: options.Given) -> tuple[SandboxSettings, EnvironmentSettings, str]:
+    found = quick.settings(cwd=asked.cwd, overrides=asked.overrides)
+    if found is not None:
+        return found.sandbox, EnvironmentSettings(), found.codex_home
+    loaded = options.load_given(asked)
+    return loaded.config.sandbox_settings(), loaded.config.environment_settings(), loaded.codex_home
+
+
+def _by_host(policy: SandboxPolicy, command: Command, backend: str) -> int:
+    """Take the long way, for a backend that has no command of its own."""
+    from codex_core.hookspecs import SandboxBackend
+    from codex_core.host import Choice, Host
+    from codex_core.sandbox.terminal import attach
+
+    host = Host.load([Choice(SandboxBackend.namespace, backend, "sandbox_backend", "the command line asks for it")])
+    launcher = host.launcher(policy)
+    try:
+        return attach(launcher, command).returncode
+    finally:
+        launcher.close()
