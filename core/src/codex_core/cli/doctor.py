@@ -128,7 +128,7 @@ def _sandbox(loaded: Loaded) -> Iterator[Check]:
         yield Check("sandbox", ok=False, found=str(error))
         return
     works = Promise.WRITES in strength.kept
-    yield Check("sandbox", ok=works, found=f"{strength.backend}, at its rung {strength.rung!r}")
+    yield Check("sandbox", ok=works, found=f"{strength.backend}, at its rung {strength.rung}")
     allowed = {str(one) for one in loaded.config.backend_table(name).allow_degraded}
     for promise in Promise:
         kept = promise in strength.kept

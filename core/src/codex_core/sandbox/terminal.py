@@ -80,16 +80,8 @@ def _drive(
     timed_out = False
     try:
         while True:
-            poll = select.poll()
-            poll.register(running.fileno(), select.POLLIN)
-            poll.register(mailbox.fd, select.POLLIN)
-            wanted = wiring.interests()
-            for fd, events in wanted.items():
-                poll.register(fd, events)
             wait = None if deadline is None or timed_out else max(0.0, deadline - time.monotonic()) * 1000
-            for fd, events in poll.poll(wait):
-                if fd in wanted:
-                    wiring.ready(fd, events)
+            _move(wiring, (running.fileno(), mailbox.fd), wait)
             for number in mailbox.read():
                 wiring.received(number)
             if (ended := running.advance()) is not None:
@@ -105,6 +97,19 @@ def _drive(
     except BaseException:
         end(running)
         raise
+
+
+def _move(wiring: _PassThrough | _Relay, others: tuple[int, int], wait: float | None) -> None:
+    """Wait for news on any descriptor, and let *wiring* deal with those that are its own."""
+    poll = select.poll()
+    for fd in others:
+        poll.register(fd, select.POLLIN)
+    wanted = wiring.interests()
+    for fd, events in wanted.items():
+        poll.register(fd, events)
+    for fd, events in poll.poll(wait):
+        if fd in wanted:
+            wiring.ready(fd, events)
 
 
 class _PassThrough:
