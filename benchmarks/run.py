@@ -33,7 +33,7 @@ JOBS = {
     "grep -r": ("sh", "-c", "grep -r 'no such words' tree || true"),
     "tar": ("sh", "-c", "tar -cf - tree | cat > /dev/null"),
 }
-FOLDERS, FILES, BYTES = 200, 100, 700
+FOLDERS, FILES, BYTES = 500, 100, 700
 CALLS = """\
 import os, time
 def each(count, call):
@@ -61,6 +61,7 @@ def main() -> None:
         os.environ["CODEX_HOME"] = os.path.join(folder, "home")
         workspace = os.path.join(folder, "workspace")
         os.makedirs(workspace)
+        os.makedirs(os.environ["CODEX_HOME"])
         os.chdir(workspace)
         grow_tree("tree")
         for name in options.parts or parts:
@@ -78,7 +79,8 @@ def per_command(workspace: str, rounds: int) -> None:
             },
             rounds,
         )
-        print(f"strength: {session.strength.backend}/{session.strength.rung}\n")
+        strength = session.run(["/bin/true"]).strength
+        print(f"Confined by {strength.backend}, {strength.rung}.\n")
     table("`/bin/true` in one process", "subprocess.run", times)
 
 

@@ -7,6 +7,7 @@ Exits with 1 if anything is not as promised.
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import socket
@@ -40,6 +41,7 @@ def main() -> int:
         os.chdir(workspace)
         print(f"Workspace: {workspace}\nPolicy: write only there, no network; nobody is asked.\n")
         kept = [write_inside(workspace), write_outside(outside), reach_the_network()]
+        say_how_strongly()
     print("All as promised." if all(kept) else "NOT as promised: see above.")
     return 0 if all(kept) else 1
 
@@ -68,12 +70,23 @@ def reach_the_network() -> bool:
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0.5)
         port = server.getsockname()[1]
-        connect = f"import socket; socket.create_connection(('127.0.0.1', {port}), 5)"
+        connect = f'import socket; socket.create_connection(("127.0.0.1", {port}), 5)'
         run(sys.executable, "-c", connect, confined=False)
         possible = was_reached(server)
         run(sys.executable, "-c", connect, confined=True)
         stopped = not was_reached(server)
     return report("possible without the sandbox, stopped in it", as_promised=possible and stopped)
+
+
+def say_how_strongly() -> None:
+    """Print what confined these commands, and what this host cannot keep."""
+    argv = [CODEX, "run", "--json", "--", "true"]
+    strength = json.loads(subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, check=True).stdout)[
+        "strength"
+    ]
+    print(f"Confined by {strength['backend']}/{strength['rung']}, which keeps {len(strength['kept'])} promises here.")
+    for promise, reason in strength["lost"].items():
+        print(f"Not kept here: {promise} ({reason})")
 
 
 def run(*command: str, confined: bool) -> int:
