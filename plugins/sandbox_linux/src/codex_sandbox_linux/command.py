@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from codex_core.sandbox import terminal
+
 from codex_sandbox_linux.forge import LocalForge
 from codex_sandbox_linux.launcher import LinuxLauncher
 

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from codex_core.types import Denial, Operation
+
 from codex_sandbox_linux import kernel
 
 _RECEIVE: Final = 0xC050_2100
@@ -78,6 +79,7 @@ class Supervisor:
         self.denials: list[Denial] = []
 
     def fileno(self) -> int:
+        """Give a descriptor that polls readable when :meth:`handle` has something to do."""
         return self._epoll.fileno()
 
     def forget(self) -> None:
@@ -89,6 +91,7 @@ class Supervisor:
             os.close(descriptor)
 
     def close(self) -> None:
+        """Stop answering: what still asks gets ENOSYS."""
         self.forget()
         self._epoll.close()
         self._diagnostics.close()

@@ -16,6 +16,7 @@ import sys
 from typing import TYPE_CHECKING, Final, NoReturn, Protocol
 
 from codex_core.errors import SandboxUnavailableError
+
 from codex_sandbox_linux import channel, jail, kernel, namespaces
 from codex_sandbox_linux.plan import Plan, Rung
 
@@ -61,6 +62,7 @@ class LocalForge:
         self._beacon.listen(1)
 
     def clone(self, plan: Plan) -> tuple[socket.socket, int]:
+        """See :meth:`Forge.clone`."""
         ours, theirs = channel.pair()
         parent = os.getpid()
         try:
@@ -84,6 +86,7 @@ class LocalForge:
         self._jails -= {pid for pid in self._jails if _has_ended(pid)}
 
     def sweep(self) -> None:
+        """See :meth:`Forge.sweep`."""
         self.forget_ended_jails()
         while orphans := jail.descendants(os.getpid(), without=self._jails):
             for pid in orphans:
@@ -94,6 +97,7 @@ class LocalForge:
                     continue
 
     def close(self) -> None:
+        """See :meth:`Forge.close`."""
         self._beacon.close()
         for pid in self._jails:
             if not _has_ended(pid):
@@ -137,6 +141,7 @@ class HelperForge:
         self._control = ours
 
     def clone(self, plan: Plan) -> tuple[socket.socket, int]:
+        """See :meth:`Forge.clone`."""
         message, descriptors = self._ask(_CLONE + marshal.dumps(_to_plain(plan)))
         if not descriptors:
             number, text = marshal.loads(message)  # noqa: S302 - our own helper, outside the sandbox
@@ -144,22 +149,22 @@ class HelperForge:
         return socket.socket(fileno=descriptors[0]), descriptors[1]
 
     def sweep(self) -> None:
+        """See :meth:`Forge.sweep`."""
         self._ask(_SWEEP)
 
     def _ask(self, request: bytes) -> tuple[bytes, list[int]]:
         try:
             self._control.send(request)
             message, descriptors, _, _ = socket.recv_fds(self._control, _PACKET, 2)
-        except OSError as error:
-            message, failed = b"", error
-        else:
-            failed = None
+        except OSError:
+            message, descriptors = b"", []
         if not message:
             msg = "the sandbox helper has ended unexpectedly: start codex again"
-            raise SandboxUnavailableError(msg) from failed
+            raise SandboxUnavailableError(msg)
         return message, descriptors
 
     def close(self) -> None:
+        """See :meth:`Forge.close`."""
         if self._pid:
             self._control.close()  # the helper ends its jails, and itself
             pid, self._pid = self._pid, 0
@@ -171,7 +176,7 @@ class HelperForge:
 
 def _code_folders() -> Sequence[str]:
     """Where the helper finds its code; it is started without site-packages and their hooks."""
-    folders = {}
+    folders: dict[str, None] = {}
     for name in ("codex_sandbox_linux", "codex_core", "landlock"):
         spec = importlib.util.find_spec(name)
         if spec is None or not spec.submodule_search_locations:
@@ -205,10 +210,12 @@ def serve() -> NoReturn:
     os._exit(0)
 
 
-def _to_plain(plan: Plan) -> tuple[object, ...]:
-    return (str(plan.rung), plan.writable, plan.readonly, plan.pinned, plan.network, plan.notify)
+_PlainPlan = tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...], bool, bool]
 
 
-def _from_plain(plain: tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...], bool, bool]) -> Plan:
-    rung, *rest = plain
-    return Plan(Rung(rung), *rest)
+def _to_plain(plan: Plan) -> _PlainPlan:
+    return str(plan.rung), plan.writable, plan.readonly, plan.pinned, plan.network, plan.notify
+
+
+def _from_plain(plain: _PlainPlan) -> Plan:
+    return Plan(Rung(plain[0]), *plain[1:])

@@ -5,6 +5,7 @@ For maintainers, after a change of the table.  Needs libseccomp 2.5 or newer.
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from pathlib import Path
 from typing import Final
@@ -49,7 +50,7 @@ def main() -> None:
             for notify in (True, False):
                 target = Path(FILTERS) / file_name(machine, variant, notify=notify)
                 target.write_bytes(compile_filter(machine, variant, notify=notify))
-                print(target.name, target.stat().st_size // 8, "instructions")
+                sys.stdout.write(f"{target.name}: {target.stat().st_size // 8} instructions\n")
 
 
 if __name__ == "__main__":

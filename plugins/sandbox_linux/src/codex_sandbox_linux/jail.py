@@ -257,7 +257,7 @@ def _start_on_terminal(path: bytes, argv: list[bytes], env: dict[bytes, bytes], 
                 os.dup2(descriptors[number], number)
             for number in _RESTORED:
                 signal.signal(number, signal.SIG_DFL)
-            os.execve(path, argv, env)
+            os.execve(path, argv, env)  # noqa: S606 - there must be no shell
         except OSError as error:
             os.write(write, str(error.errno).encode())
         finally:

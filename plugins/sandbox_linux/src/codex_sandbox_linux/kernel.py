@@ -80,7 +80,8 @@ def _checked(result: int, what: str) -> int:
 
 
 def _syscall(number: int, *arguments: object) -> int:
-    return int(_libc.syscall(ctypes.c_long(number), *(ctypes.c_long(a) if isinstance(a, int) else a for a in arguments)))
+    words = (ctypes.c_long(argument) if isinstance(argument, int) else argument for argument in arguments)
+    return int(_libc.syscall(ctypes.c_long(number), *words))
 
 
 def clone(flags: int) -> int:
@@ -103,7 +104,7 @@ def clone(flags: int) -> int:
 
 
 def prctl(option: int, value: int = 0) -> None:
-    """prctl(2) with one argument."""
+    """Call prctl with one argument (prctl(2))."""
     _checked(_libc.prctl(option, value, 0, 0, 0), f"prctl {option}")
 
 
@@ -121,7 +122,7 @@ def drop_capabilities() -> None:
 
 
 def mount(source: str | None, target: str, kind: str | None, flags: int, data: str | None = None) -> None:
-    """mount(2)."""
+    """Mount *source*, a file system of *kind*, at *target* (mount(2))."""
     encoded = [None if text is None else os.fsencode(text) for text in (source, target, kind, data)]
     _checked(_libc.mount(encoded[0], encoded[1], encoded[2], flags, encoded[3]), f"mount {target}")
 
@@ -160,7 +161,7 @@ def pidfd_getfd(pidfd: int, descriptor: int) -> int:
 
 
 def landlock_abi() -> int:
-    """The Landlock ABI version of this kernel, 0 where it is missing or switched off."""
+    """Give the Landlock ABI version of this kernel, 0 where it is missing or switched off."""
     return max(0, _syscall(_SYS_LANDLOCK_CREATE_RULESET, 0, 0, 1))
 
 
@@ -189,7 +190,7 @@ def seccomp_load(program: bytes, flags: int = 0) -> int:
 
 
 def connect(descriptor: int, address: bytes) -> None:
-    """connect(2) with the raw bytes of a sockaddr."""
+    """Connect a socket to the raw bytes of a sockaddr (connect(2))."""
     buffer = ctypes.create_string_buffer(address, len(address))
     _checked(int(_blocking_libc.connect(descriptor, buffer, len(address))), "connect")
 

@@ -28,6 +28,7 @@ _ALL_TCP: Final = 0b11  # bind, connect
 _ALL_SCOPES: Final = 0b11  # abstract unix sockets, signals
 
 _READ: Final = FSAccess.EXECUTE | FSAccess.READ_FILE | FSAccess.READ_DIR
+_FILE: Final = FSAccess.EXECUTE | FSAccess.READ_FILE | FSAccess.WRITE_FILE | FSAccess.TRUNCATE | FSAccess.IOCTL_DEV
 _NEVER: Final = FSAccess.MAKE_CHAR | FSAccess.MAKE_BLOCK
 
 HARMLESS_DEVICES: Final = ("null", "zero", "full", "random", "urandom", "tty", "ptmx")
@@ -35,7 +36,7 @@ _PRIVATE_TREES: Final = ("/dev/pts", "/dev/shm")  # noqa: S108 - mounts, not fil
 
 
 @dataclass(frozen=True)
-class _CompleteRuleset(Ruleset):
+class _CompleteRuleset(Ruleset):  # type: ignore[misc] # the library is not typed
     """The library's ruleset, made with all that this kernel handles."""
 
     network: int = 0
@@ -87,7 +88,7 @@ def _file_rules(plan: Plan, everything: FSAccess) -> Iterator[tuple[str, FSAcces
 def _allow(ruleset: Ruleset, path: str, rights: FSAccess) -> None:
     try:
         if not os.path.isdir(path):
-            rights &= FSAccess.EXECUTE | FSAccess.READ_FILE | FSAccess.WRITE_FILE | FSAccess.TRUNCATE | FSAccess.IOCTL_DEV
+            rights &= _FILE
         _library(lambda: ruleset.allow(path, rules=rights & ruleset.restrict_rules))
     except (FileNotFoundError, PermissionError):
         return  # what cannot be opened gets no rule, so it stays closed

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from codex_core.errors import CommandNotExecutableError, CommandNotFoundError, SandboxUnavailableError
 from codex_core.types import Ended
+
 from codex_sandbox_linux import channel, kernel
 from codex_sandbox_linux.connections import Supervisor
 from codex_sandbox_linux.plan import Plan, Rung, make_plan, refusals, strength
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from codex_core.sandbox.policy import SandboxPolicy
     from codex_core.types import Command, Denial, Strength
+
     from codex_sandbox_linux.forge import Forge
 
 _HANDSHAKE_TIMEOUT: Final = 20.0
@@ -105,7 +107,8 @@ def establish(forge: Forge, policy: SandboxPolicy) -> tuple[Jail, Strength]:
     Raises SandboxUnavailableError where no rung keeps the policy; the message says why and what mends it.
     """
     if kernel.MACHINE not in kernel.SUPPORTED_MACHINES:
-        msg = f"the Linux sandbox does not know the {kernel.MACHINE} processor, only {', '.join(kernel.SUPPORTED_MACHINES)}"
+        known = " and ".join(kernel.SUPPORTED_MACHINES)
+        msg = f"the Linux sandbox knows {known} processors, and not {kernel.MACHINE}"
         raise SandboxUnavailableError(msg)
     abi = kernel.landlock_abi()
     if abi == 0:
@@ -240,9 +243,11 @@ class Running:
         self._denials: dict[Denial, None] = {}
 
     def fileno(self) -> int:
+        """See :meth:`codex_core.types.Running.fileno`."""
         return self._jail.epoll.fileno()
 
     def advance(self) -> Ended | None:
+        """See :meth:`codex_core.types.Running.advance`."""
         if self._ended is not None:
             return self._ended
         if self._jail.supervisor is not None:
@@ -297,17 +302,21 @@ class Running:
         self._denials.update(dict.fromkeys(denials))
 
     def stopped(self) -> int | None:
+        """See :meth:`codex_core.types.Running.stopped`."""
         stopped, self._stopped = self._stopped, None
         return stopped
 
     def signal(self, number: int) -> None:
+        """See :meth:`codex_core.types.Running.signal`."""
         if self._ended is None:
             channel.send_request(self._jail.channel, channel.SIGNAL, number)
 
     def kill(self) -> None:
+        """See :meth:`codex_core.types.Running.kill`."""
         if self._ended is None:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._jail.pidfd, signal.SIGKILL)
 
     def denials(self) -> tuple[Denial, ...]:
+        """See :meth:`codex_core.types.Running.denials`."""
         return tuple(self._denials)

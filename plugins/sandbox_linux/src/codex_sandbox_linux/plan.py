@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from codex_core.types import Network, Promise, SandboxMode, Strength
+
 from codex_sandbox_linux.kernel import (
     CLONE_NEWIPC,
     CLONE_NEWNET,
@@ -72,7 +73,9 @@ class Plan:
 def make_plan(policy: SandboxPolicy, rung: Rung) -> Plan:
     """Plan a jail for *policy* on *rung*."""
     writable = policy.writable_roots if policy.mode is SandboxMode.WORKSPACE_WRITE else ()
-    outermost = tuple(root for root in writable if not any(is_below(root, other) for other in writable if other != root))
+    outermost = tuple(
+        root for root in writable if not any(is_below(root, other) for other in writable if other != root)
+    )
     pinned = tuple(path for path in policy.pinned if os.path.isdir(path))
     readonly = tuple(sorted(path for path in policy.protected if os.path.lexists(path)))
     return Plan(rung, outermost, readonly, pinned, policy.network is Network.ON)
@@ -100,7 +103,7 @@ def strength(plan: Plan, abi: int, *, private_proc: bool = True, why: str = "") 
             Promise.PROTECTED_PATHS: f"nothing inside a writable root can be closed: {reason}",
             Promise.PROCESS_TREE: f"a process that stops its jail can outlive it for a moment: {reason}",
             Promise.PROCESSES: f"/proc shows the processes outside: {reason}",
-            Promise.IPC: f"/dev/shm is the host's: {reason}",
+            Promise.IPC: f"shared memory is the host's: {reason}",
         }
         if not plan.network:
             lost[Promise.LOOPBACK] = f"there are no sockets but unix sockets: {reason}"
@@ -129,6 +132,6 @@ def refusals(policy: SandboxPolicy, stated: Strength) -> tuple[str, ...]:
     if policy.mode is not SandboxMode.WORKSPACE_WRITE and Promise.PROTECTED_PATHS in needed:
         needed.remove(Promise.PROTECTED_PATHS)  # nothing is writable, so nothing needs closing
     return tuple(
-        f"{stated.lost[promise]}; {_CURE}, or accept it with [sandbox_linux] allow_degraded = [\"{promise}\"]"
+        f'{stated.lost[promise]}; {_CURE}, or accept it with [sandbox_linux] allow_degraded = ["{promise}"]'
         for promise in needed
     )

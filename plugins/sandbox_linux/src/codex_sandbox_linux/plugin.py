@@ -8,6 +8,7 @@ from codex_core.errors import SandboxUnavailableError
 from codex_core.hookspecs import SandboxBackend, hookimpl
 from codex_core.sandbox.policy import SandboxPolicy
 from codex_core.types import Promise, SandboxMode, Strength
+
 from codex_sandbox_linux.forge import HelperForge
 from codex_sandbox_linux.launcher import LinuxLauncher
 from codex_sandbox_linux.plan import BACKEND

@@ -19,6 +19,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from codex_core.types import Denial, Operation
+
 from codex_sandbox_linux.plan import is_below
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Watch:
         self._arm()
 
     def fileno(self) -> int:
-        """A descriptor that polls readable when something appeared; -1 where the host has no watches left."""
+        """Give a descriptor that polls readable when something appeared; -1 where the host has no watches left."""
         return int(self._inotify)
 
     def look_for_replacements(self) -> None:
@@ -60,6 +61,7 @@ class Watch:
         self._replaced = True
 
     def close(self) -> None:
+        """Stop watching."""
         if self._inotify >= 0:
             os.close(self._inotify)
             self._inotify = -1
@@ -76,7 +78,7 @@ class Watch:
             return [self._quarantine(path) for path in self._appeared()]
 
     def settle(self) -> list[Denial]:
-        """The same, and finish what could not be finished while the command was running."""
+        """Do the same, and finish what could not be finished while the command was running."""
         denials = self.handle()
         with self._lock:
             for hidden, target in self._leftovers:
@@ -110,7 +112,7 @@ class Watch:
 
     def _read_names(self) -> list[str]:
         """Give the paths of protected names that were made directly in a writable root, in whatever case."""
-        found = []
+        found: list[str] = []
         while True:
             try:
                 events = os.read(self._inotify, _READ_SIZE)
