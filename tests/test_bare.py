@@ -39,7 +39,7 @@ def codex(python: str, tmp_path: Path) -> Codex:
         return subprocess.run(
             [python, "-I", "-c", START, *words],
             cwd=tmp_path,
-            env={"PATH": os.defpath, "HOME": str(tmp_path), "CODEX_HOME": str(tmp_path / "home")},
+            env={"PATH": os.defpath, "HOME": str(tmp_path)},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
