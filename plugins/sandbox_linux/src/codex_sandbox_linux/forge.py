@@ -210,11 +210,11 @@ def serve() -> NoReturn:
     os._exit(0)
 
 
-_PlainPlan = tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...], bool, bool]
+_PlainPlan = tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...], bool, bool, str]
 
 
 def _to_plain(plan: Plan) -> _PlainPlan:
-    return str(plan.rung), plan.writable, plan.readonly, plan.pinned, plan.network, plan.notify
+    return str(plan.rung), plan.writable, plan.readonly, plan.pinned, plan.network, plan.notify, plan.terminal
 
 
 def _from_plain(plain: _PlainPlan) -> Plan:

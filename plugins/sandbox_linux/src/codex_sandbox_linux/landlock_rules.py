@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from landlock import FSAccess, Ruleset
 
 from codex_sandbox_linux import kernel
+from codex_sandbox_linux.namespaces import TERMINAL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -77,6 +78,8 @@ def _file_rules(plan: Plan, everything: FSAccess) -> Iterator[tuple[str, FSAcces
     device = (FSAccess.READ_FILE | FSAccess.WRITE_FILE | FSAccess.TRUNCATE | FSAccess.IOCTL_DEV) & everything
     for name in HARMLESS_DEVICES:
         yield f"/dev/{name}", device
+    if plan.terminal and plan.clone_flags:
+        yield TERMINAL, device
     yield "/dev/pts", device | FSAccess.READ_DIR
     writable = everything & ~_NEVER & ~FSAccess.IOCTL_DEV
     for root in plan.writable:

@@ -178,7 +178,7 @@ class LinuxLauncher:
 
     def start(self, command: Command, stdin: int, stdout: int, stderr: int, *, tty: str | None = None) -> Running:
         """See :meth:`codex_core.types.Launcher.start`."""
-        jail = self._take()
+        jail = self._take(tty or "")
         terminal = None if tty is None else os.open(tty, os.O_RDWR | os.O_NOCTTY)
         try:
             channel.send_command(jail.channel, command, (stdin, stdout, stderr), terminal)
@@ -193,15 +193,16 @@ class LinuxLauncher:
                 os.close(terminal)
         return Running(self, jail, self._watch, command)
 
-    def _take(self) -> Jail:
+    def _take(self, terminal: str) -> Jail:
         with self._lock:
             if not self._busy and self._watch.has_changed():
                 while self._idle:  # their read-only mounts are no longer the right ones
                     self._idle.pop().close()
                 self._plan = replace(make_plan(self._policy, self._plan.rung), notify=self._plan.notify)
-            if not self._idle:
+            if terminal or not self._idle:
+                plan = replace(self._plan, terminal=terminal)
                 try:
-                    self._admit(Jail(self._plan, *self._forge.clone(self._plan)))
+                    self._admit(Jail(plan, *self._forge.clone(plan)))
                 except OSError as error:
                     msg = f"the sandbox cannot be set up: {error.filename or 'clone'}: {error.strerror}"
                     raise SandboxUnavailableError(msg) from error
@@ -212,7 +213,7 @@ class LinuxLauncher:
         """Take back a jail whose command has ended; *alive* if it can have another."""
         with self._lock:
             self._busy -= 1
-            if alive:
+            if alive and not jail.plan.terminal:  # a jail keeps its terminal, and terminals do not come back
                 if jail.supervisor is not None:
                     jail.supervisor.forget()
                 self._idle.append(jail)

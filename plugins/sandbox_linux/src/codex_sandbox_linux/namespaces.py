@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from codex_sandbox_linux.plan import Plan
 
+TERMINAL: Final = "/dev/console"
+"""Where a command finds the terminal that it runs on."""
 _SIOCSIFFLAGS: Final = 0x8914
 _IFF_UP_RUNNING: Final = 0x41
 
@@ -66,7 +68,7 @@ def build(plan: Plan) -> bool:
     for path in plan.readonly:
         kernel.bind(path)
         kernel.set_readonly(path, readonly=True, recursive=True)
-    _private_devices()
+    _private_devices(plan.terminal)
     if plan.clone_flags & kernel.CLONE_NEWNET:
         _loopback_up()
     return _private_proc()
@@ -81,7 +83,10 @@ def _mounts() -> Iterator[tuple[str, bool]]:
             yield point, b"ro" in fields[5].split(b",")
 
 
-def _private_devices() -> None:
+def _private_devices(terminal: str) -> None:
+    if terminal and os.path.exists(TERMINAL):
+        # Its own name is covered by the new /dev/pts below; ttyname(3) looks for it here next.
+        kernel.mount(terminal, TERMINAL, None, kernel.MS_BIND)
     quiet = kernel.MS_NOSUID | kernel.MS_NOEXEC
     if os.path.isdir("/dev/shm"):  # noqa: S108 - the path is the mount point, not a file in it
         kernel.mount("tmpfs", "/dev/shm", "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=1777,size=50%")  # noqa: S108

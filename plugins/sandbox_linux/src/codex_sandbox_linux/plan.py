@@ -51,6 +51,8 @@ class Plan:
     """Whether the host's network is reachable."""
     notify: bool = True
     """Whether a supervisor decides about connects; without one there are no unix sockets."""
+    terminal: str = ""
+    """The terminal that commands run on, if any."""
 
     @property
     def clone_flags(self) -> int:
