@@ -78,8 +78,12 @@ class _Stdio:
 class Session:
     """Runs commands under one policy; a context manager.  Safe to use from several threads."""
 
-    def __init__(self, loaded: Loaded, prompter: Prompter | None = None) -> None:
-        """Build everything that a command needs, from a configuration; raises as :func:`open_session`."""
+    def __init__(self, loaded: Loaded, prompter: Prompter | None = None, *, host: Host | None = None) -> None:
+        """Build everything that a command needs, from a configuration; raises as :func:`open_session`.
+
+        *host* is for who brings plugins that are not installed; without it, what the configuration
+        names is loaded.
+        """
         self.config: Config = loaded.config
         self._environ = loaded.context.environ
         self.policy: SandboxPolicy = build_policy(
@@ -89,7 +93,7 @@ class Session:
             codex_home=loaded.codex_home,
             code_locations=code_locations(),
         )
-        self.host = Host.for_config(self.config)
+        self.host = Host.for_config(self.config) if host is None else host
         self._prompter: Prompter = LinePrompter() if prompter is None else prompter
         self._lock = threading.Lock()
         self._confined: Launcher | None = None

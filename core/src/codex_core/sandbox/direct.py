@@ -155,7 +155,8 @@ def _watch(pid: int) -> int:
     fd, letters = os.pipe()
 
     def watch() -> None:
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        with suppress(ChildProcessError):  # seen and reaped by another thread already
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         os.close(letters)
 
     threading.Thread(target=watch, name=f"codex-wait-{pid}", daemon=True).start()

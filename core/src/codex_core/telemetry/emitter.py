@@ -67,19 +67,17 @@ class Emitter:
     def emit(self, build: Callable[..., Event], /, **attributes: object) -> None:
         """Build an event of this conversation, now, and hand it to the sink and to the observers."""
         event = build(conversation_id=self.conversation_id, timestamp=time.time(), **attributes)
-        try:
-            event = redact(event, log_user_prompt=self._log_user_prompt)
-            self._sink.export(event)
-        except Exception:  # noqa: BLE001 -- audit must not stop the work; what is lost is counted
-            with self._lock:
-                self._failures += 1
-            return
+        event = redact(event, log_user_prompt=self._log_user_prompt)
+        self._shielded(lambda: self._sink.export(event))
         self._observe(event)
 
     def close(self, timeout: float) -> None:
         """Flush and close the sink within *timeout* seconds."""
+        self._shielded(lambda: self._sink.close(timeout))
+
+    def _shielded(self, call: Callable[[], None]) -> None:
         try:
-            self._sink.close(timeout)
-        except Exception:  # noqa: BLE001 -- as above
+            call()
+        except (Exception, SystemExit):  # noqa: BLE001 -- audit must not stop the work; what is lost is counted
             with self._lock:
                 self._failures += 1
