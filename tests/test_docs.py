@@ -14,17 +14,19 @@ A block below ``<!-- from: FILE -->`` is a piece of that file, which has tests o
 from __future__ import annotations
 
 import doctest
+import inspect
 import os
 import re
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BLOCK = re.compile(r"(?ms)^(?:<!-- from: (?P<origin>\S+) -->\n)?```(?P<language>\w*)\n(?P<text>.*?)^```$")
@@ -68,14 +70,18 @@ def of(*languages: str) -> pytest.MarkDecorator:
 
 
 @pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
+def home() -> Iterator[str]:
+    """Give a home with a workspace in it, not in the temporary folder: that is writable in the sandbox."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="codex-docs-") as folder:
+        os.mkdir(os.path.join(folder, "workspace"))
+        yield folder
+
+
+@pytest.fixture
+def environment(home: str) -> dict[str, str]:
     """Give a user an empty home and a shell that finds this interpreter's programs first."""
-    (tmp_path / "workspace").mkdir()
-    return {
-        "PATH": os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"],
-        "HOME": str(tmp_path),
-        "LC_ALL": "C.UTF-8",
-    }
+    path = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
+    return {"PATH": path, "HOME": home, "LC_ALL": "C.UTF-8"}
 
 
 def test_every_block_says_how_it_is_tried() -> None:
@@ -89,10 +95,10 @@ def test_a_piece_of_a_file_is_still_in_that_file(block: Block) -> None:
 
 
 @of("python")
-def test_python_runs(block: Block, environment: dict[str, str], tmp_path: Path) -> None:
+def test_python_runs(block: Block, environment: dict[str, str], home: str) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", block.text],
-        cwd=tmp_path / "workspace",
+        cwd=os.path.join(home, "workspace"),
         env=environment,
         capture_output=True,
         text=True,
@@ -102,11 +108,11 @@ def test_python_runs(block: Block, environment: dict[str, str], tmp_path: Path) 
 
 
 @of("console")
-def test_commands_print_what_the_page_says(block: Block, environment: dict[str, str], tmp_path: Path) -> None:
+def test_commands_print_what_the_page_says(block: Block, environment: dict[str, str], home: str) -> None:
     for command, expected in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block.text, re.MULTILINE):
         done = subprocess.run(
             ["sh", "-c", command],
-            cwd=tmp_path / "workspace",
+            cwd=os.path.join(home, "workspace"),
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -118,12 +124,13 @@ def test_commands_print_what_the_page_says(block: Block, environment: dict[str, 
 
 
 @of("toml")
-def test_configuration_is_accepted(block: Block, environment: dict[str, str], tmp_path: Path) -> None:
+def test_configuration_is_accepted(block: Block, environment: dict[str, str], home: str) -> None:
     from codex_core.config import load_config
 
-    (tmp_path / ".codex").mkdir()
-    (tmp_path / ".codex" / "config.toml").write_text(block.text)
-    loaded = load_config(cwd=str(tmp_path / "workspace"), environ=environment, system_root=str(tmp_path))
+    os.mkdir(os.path.join(home, ".codex"))
+    with open(os.path.join(home, ".codex", "config.toml"), "w", encoding="utf-8") as file:
+        file.write(block.text)
+    loaded = load_config(cwd=os.path.join(home, "workspace"), environ=environment, system_root=home)
     assert loaded.warnings == ()
 
 
@@ -141,3 +148,41 @@ def test_local_links_lead_somewhere(page: str) -> None:
             headings = re.findall(r"^#+ (.*)$", read(target), re.MULTILINE)
             slugs = {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
             assert anchor in slugs, f"{page} links to {target}#{anchor}"
+
+
+def test_every_promise_is_explained() -> None:
+    from codex_core.types import Promise
+
+    page = read("docs/security.md")
+    assert [promise for promise in Promise if f"| `{promise}` |" not in page] == []
+
+
+def test_every_extension_point_and_hook_is_documented() -> None:
+    from codex_core.host import Host
+
+    page = read("docs/plugins.md")
+    for point in Host().points:
+        assert f"| `{point.namespace}` | `{point.spec.__name__}` |" in page
+        for hook in point.hooks:
+            parameters = list(inspect.signature(getattr(point.spec, hook)).parameters)[1:]
+            assert f"`{hook}({', '.join(parameters)})`" in page
+
+
+def test_every_contract_is_named() -> None:
+    from codex_core import testing
+
+    assert [name for name in testing.__all__ if f"`{name}`" not in read("docs/plugins.md")] == []
+
+
+def test_every_exit_code_of_an_error_is_in_the_table() -> None:
+    from codex_core import errors
+
+    codes = {kind.exit_code for kind in vars(errors).values() if isinstance(kind, type)}
+    assert [code for code in codes if f"\n| {code} | " not in read("README.md")] == []
+
+
+def test_every_subcommand_is_shown() -> None:
+    from codex_core.cli.main import available
+
+    text = "".join(map(read, pages()))
+    assert [name for name in available() if f"codex {name}" not in text] == []
