@@ -6,7 +6,8 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
-from codex_core.approval.prompt import Answer, Choice, LinePrompter, Question, command_lines, question_text, visible
+from codex_core.approval.prompt import Answer, Choice, LinePrompter, Question, command_lines, question_text
+from codex_core.approval.visible import visible
 from codex_core.types import Action, Decision, Denial, Operation, Verdict
 from hypothesis import given
 from hypothesis import strategies as st

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import select
 import shlex
 import threading
@@ -11,16 +10,14 @@ import time
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
-from unicodedata import category
+
+from codex_core.approval.visible import visible
 
 if TYPE_CHECKING:
     from codex_core.types import Action, Verdict
 
 DRAIN_SECONDS = 0.3
 """Keys that arrive this soon after the question were not typed in answer to it."""
-_BLANKS_SHOWN = 8
-_UNDECODED = range(0xDC80, 0xDD00)
-"""How :func:`os.fsdecode` keeps bytes that are not UTF-8."""
 
 
 class Choice(StrEnum):
@@ -147,31 +144,6 @@ def question_text(question: Question) -> str:
 def command_lines(argv: tuple[str, ...]) -> list[str]:
     """Give a command as it can be read safely; the line breaks of a script stay line breaks."""
     return [visible(line) for line in shlex.join(argv).split("\n")]
-
-
-def visible(text: str) -> str:
-    r"""Give *text* so that what is seen is what is there.
-
-    Control characters, marks that reorder or hide text, unusual blanks and bytes that are not text
-    become escapes such as ``\x1b`` and ``\u202e``; long rows of blanks, which push what follows out
-    of sight, are counted.
-    """
-    escaped = "".join(char if _is_plain(char) else _escape(char) for char in text)
-    return re.sub(
-        f" {{{_BLANKS_SHOWN + 1},}}",
-        lambda blanks: f"<{len(blanks.group())} blanks>",
-        escaped,
-    )
-
-
-def _is_plain(char: str) -> bool:
-    return char == " " or category(char)[0] not in "CZ"
-
-
-def _escape(char: str) -> str:
-    if ord(char) in _UNDECODED:
-        return f"\\x{ord(char) - 0xDC00:02x}"
-    return f"\\x{ord(char):02x}" if char.isascii() else char.encode("ascii", "backslashreplace").decode()
 
 
 def _nobody(question: Question) -> str:

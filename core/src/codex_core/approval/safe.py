@@ -7,22 +7,25 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
-from codex_core.approval.tables import NotSafeError, Reading, program_name, tables
-from codex_core.sandbox.policy import canonical, contains
+from codex_core.approval.command import programs
+from codex_core.approval.danger import danger_in_words
+from codex_core.approval.tables import NotSafeError, tables
+from codex_core.approval.visible import visible
+from codex_core.sandbox.policy import canonical, contains, is_path_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
+    from codex_core.approval.tables import Reading
     from codex_core.sandbox.policy import SandboxPolicy
 
 SYSTEM_FOLDERS = ("/usr/bin", "/bin", "/usr/sbin", "/sbin", "/usr/local/bin")
-SHELLS = frozenset({"ash", "bash", "csh", "dash", "fish", "ksh", "mksh", "sh", "tcsh", "zsh"})
-_WRAPPED_AT_MOST = 16
-"""Wrappers inside wrappers beyond this are refused, not looked into."""
+UNDERSTOOD_SHELLS = frozenset({"bash", "dash", "sh", "zsh"})
+_STARTUP_FILES = (".bash_profile", ".bash_login", ".profile", ".zshenv", ".zprofile", ".zlogin")
 
 
 class SafetyClass(IntEnum):
@@ -39,6 +42,7 @@ class Safety:
 
     level: SafetyClass
     reason: str
+    """One printable line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,48 +77,17 @@ def judge(argv: Sequence[str], around: Surroundings) -> Safety:
     """Judge one command in its *around*; dangerous beats safe."""
     if not argv or not argv[0]:
         return Safety(SafetyClass.ASK, "there is no program to judge")
-    for inner in unwrapped(argv):
-        for rule in tables().dangerous:
-            if rule.matches(inner):
-                return Safety(SafetyClass.DANGEROUS, f"{program_name(inner[0])}: {rule.reason}")
+    if danger := danger_in_words(argv):
+        return Safety(SafetyClass.DANGEROUS, visible(danger))
+    if not all(is_path_text(word) for word in argv):
+        return Safety(SafetyClass.ASK, "a word holds what no program can be given")
     try:
+        match argv:
+            case [shell, "-c" | "-lc", line] if os.path.basename(shell) in UNDERSTOOD_SHELLS:
+                return Safety(SafetyClass.SAFE, _why_line_is_safe(shell, line, around))
         return Safety(SafetyClass.SAFE, _why_safe(argv, around))
     except NotSafeError as error:
-        return Safety(SafetyClass.ASK, str(error))
-
-
-def unwrapped(argv: Sequence[str], depth: int = 0) -> Iterator[tuple[str, ...]]:
-    """Give *argv* and every command that it would run through ``env``, ``sudo``, ``xargs``, ``find -exec``, ...
-
-    Where a wrapper's options are not understood, everything that could be the inner command is
-    given: too much is harmless for looking for danger.
-    """
-    if not argv or depth > _WRAPPED_AT_MOST:
-        return
-    yield tuple(argv)
-    name = program_name(argv[0])
-    if name == "find":
-        inner_commands = list(_executed_by_find(argv))
-    elif (wrapper := tables().wrappers.get(name)) is not None:
-        try:
-            inner_commands = [wrapper.unwrap(argv[1:])]
-        except NotSafeError:
-            inner_commands = [tuple(argv[at:]) for at in range(1, min(len(argv), _WRAPPED_AT_MOST))]
-    else:
-        return
-    for inner in inner_commands:
-        yield from unwrapped(inner, depth + 1)
-
-
-def _executed_by_find(argv: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    for at, word in enumerate(argv):
-        if word in {"-exec", "-execdir", "-ok", "-okdir"}:
-            inner = []
-            for following in argv[at + 1 :]:
-                if following in {";", "+"}:
-                    break
-                inner.append(following)
-            yield tuple(inner)
+        return Safety(SafetyClass.ASK, visible(str(error)))
 
 
 def _why_safe(argv: Sequence[str], around: Surroundings) -> str:
@@ -131,6 +104,29 @@ def _why_safe(argv: Sequence[str], around: Surroundings) -> str:
         _require_system_program(argv[0], around)
     _require_harmless_reading(program.read(argv[1:], piped=around.piped), around)
     return f"{name} {program.reason}"
+
+
+def _why_line_is_safe(shell: str, line: str, around: Surroundings) -> str:
+    _require_system_program(shell, around)
+    _require_harmless_startup(around)
+    reasons = []
+    for program in programs(line):
+        inside = replace(around, in_shell=True, piped=program.piped)
+        reasons.append(_why_safe(program.words, inside))
+        if program.words[0] == "cd":
+            around = replace(around, folder=None)
+    return "; ".join(dict.fromkeys(reasons))
+
+
+def _require_harmless_startup(around: Surroundings) -> None:
+    """Insist that no file which the shell reads first was put there by a command."""
+    places = [os.path.join(around.home, name) for name in _STARTUP_FILES]
+    places += [around.environ[name] for name in ("BASH_ENV", "ENV", "ZDOTDIR") if around.environ.get(name)]
+    for place in places:
+        inside = any(contains(root, canonical(place)) for root in around.policy.writable_roots)
+        if inside and os.path.lexists(place):
+            msg = f"the shell first reads {place}, where commands can write"
+            raise NotSafeError(msg)
 
 
 def _require_system_program(word: str, around: Surroundings) -> None:

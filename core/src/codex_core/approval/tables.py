@@ -358,10 +358,10 @@ class Tables:
 def tables() -> Tables:
     """Load the tables, once.  Raises ConfigError if one is broken or does not do what its examples say."""
     return Tables(
-        safe={name: safe_program(name, table) for name, table in _load("safe").items()},
-        wrappers={name: wrapper(name, table) for name, table in _load("wrappers").items()},
-        dangerous=tuple(danger_rule(table) for table in _load("dangerous")["rule"]),
-        secrets=Secrets(**{key: _frozen(value) for key, value in _load("secrets").items()}),
+        safe={name: safe_program(name, table) for name, table in load_table("safe").items()},
+        wrappers={name: wrapper(name, table) for name, table in load_table("wrappers").items()},
+        dangerous=tuple(danger_rule(table) for table in load_table("dangerous")["rule"]),
+        secrets=Secrets(**{key: _frozen(value) for key, value in load_table("secrets").items()}),
     )
 
 
@@ -424,7 +424,8 @@ def _frozen(value: Any) -> Any:  # noqa: ANN401 - a TOML value is of any type
     return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
 
 
-def _load(name: str) -> dict[str, Any]:
+def load_table(name: str) -> dict[str, Any]:
+    """Read one file of ``data/`` as it is."""
     import tomli
 
     with open(os.path.join(os.path.dirname(__file__), "data", f"{name}.toml"), "rb") as file:

@@ -94,7 +94,7 @@ class SandboxPolicy:
             return None
         if operation is Operation.CONNECT:
             return self._check_connect(target)
-        if not os.path.isabs(target) or "\0" in target:
+        if not os.path.isabs(target) or not is_path_text(target):
             return Denial(operation, target, "only an absolute path can be judged")
         resolved = canonical(target)
         if _is_loop(resolved):
@@ -134,6 +134,14 @@ class SandboxPolicy:
 def canonical(path: str) -> str:
     """Resolve every link in an absolute path; what does not exist is kept as it is written."""
     return os.path.realpath(path)
+
+
+def is_path_text(text: str) -> bool:
+    """Say whether the system can be given *text*: without NUL, and as :func:`os.fsdecode` makes it."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
 
 
 def contains(folder: str, path: str) -> bool:
