@@ -76,6 +76,8 @@ class SandboxPolicy:
     allow_degraded: frozenset[str] = frozenset()
     quarantine: str = ""
     """Where a backend moves what appears at a protected path: a folder in the home of codex, made when needed."""
+    observe: bool = False
+    """Report every refused write as a fact, at the price of speed, where the backend can."""
     pinned: tuple[str, ...] = ()
     """Existing directories between a root and something protected: writable inside, but not to be
     renamed or removed, or the protected path could be moved away and another put in its place."""

@@ -35,7 +35,7 @@ IN_MEMORY_FILE: Final = 2
 
 # Replies.
 LISTENER: Final = 1
-"""The supervisor's descriptors: the seccomp listener, if any, and a socket for sock_diag(7)."""
+"""The supervisor's descriptors, where there is one: a socket for sock_diag(7), and the seccomp listener."""
 READY: Final = 2
 """Confined and proved; *value* is 1 if /proc is private."""
 BROKEN: Final = 3
@@ -53,6 +53,17 @@ _HEAD: Final = struct.Struct("<BBI")
 _REPLY: Final = struct.Struct("<Bi")
 _PACKET_LIMIT: Final = 65536
 _MOST_DESCRIPTORS: Final = 5
+_DESCRIPTOR: Final = struct.Struct("i")
+
+
+def receive(channel: socket.socket, size: int) -> tuple[bytes, list[int]]:
+    """Receive one packet of at most *size* bytes, and the descriptors that came with it, closed on exec.
+
+    The standard library's ``recv_fds`` leaves them open in every program that is started.
+    """
+    room = socket.CMSG_SPACE(_MOST_DESCRIPTORS * _DESCRIPTOR.size)
+    packet, ancillary, _, _ = channel.recvmsg(size, room, socket.MSG_CMSG_CLOEXEC)
+    return packet, [number for _, _, data in ancillary for (number,) in _DESCRIPTOR.iter_unpack(data)]
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
@@ -90,7 +101,7 @@ def send_request(channel: socket.socket, kind: int, value: int = 0) -> None:
 
 def receive_request(channel: socket.socket) -> tuple[int, int, int, list[bytes], list[int]] | None:
     """Give kind, flags, count, words and descriptors; None once the owner is gone."""
-    packet, descriptors, _, _ = socket.recv_fds(channel, _HEAD.size + _PACKET_LIMIT, _MOST_DESCRIPTORS)
+    packet, descriptors = receive(channel, _HEAD.size + _PACKET_LIMIT)
     if not packet:
         return None
     kind, flags, count = _HEAD.unpack_from(packet)
@@ -114,7 +125,7 @@ def receive_reply(channel: socket.socket) -> tuple[int, int, str, list[int]] | N
     Raises BlockingIOError where the channel is non-blocking and there is nothing.
     """
     try:
-        packet, descriptors, _, _ = socket.recv_fds(channel, _REPLY.size + _PACKET_LIMIT, _MOST_DESCRIPTORS)
+        packet, descriptors = receive(channel, _REPLY.size + _PACKET_LIMIT)
     except ConnectionResetError:
         return None
     if len(packet) < _REPLY.size:

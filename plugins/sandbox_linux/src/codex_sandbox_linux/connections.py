@@ -21,11 +21,14 @@ import struct
 import threading
 import time
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from codex_core.types import Denial, Operation
 
-from codex_sandbox_linux import kernel
+from codex_sandbox_linux import kernel, observe
+
+if TYPE_CHECKING:
+    from codex_core.sandbox.policy import SandboxPolicy
 
 _RECEIVE: Final = 0xC050_2100
 _SEND: Final = 0xC018_2101
@@ -62,11 +65,12 @@ class _Socket:
 class Supervisor:
     """Answers the notifications of one jail.  Its :meth:`fileno` polls readable when there are any."""
 
-    def __init__(self, listener: int | None, diagnostics: int) -> None:
+    def __init__(self, policy: SandboxPolicy, listener: int | None, diagnostics: int) -> None:
         """Take over the two descriptors; *diagnostics* is a netlink socket of the jail's network namespace.
 
         Without a *listener*, another supervisor decides, and this one has nothing to do.
         """
+        self._policy = policy
         self._listener = -1 if listener is None else listener
         self._diagnostics = socket.socket(fileno=diagnostics)
         self._diagnostics.settimeout(1)
@@ -74,8 +78,7 @@ class Supervisor:
         self._pending: dict[int, int] = {}
         """Descriptor of a socket that is still connecting -> the notification to answer."""
         self._epoll = select.epoll()
-        if listener is not None:
-            self._epoll.register(listener, select.EPOLLIN)
+        self._epoll.register(listener, select.EPOLLIN)
         self.denials: list[Denial] = []
 
     def fileno(self) -> int:
@@ -95,8 +98,7 @@ class Supervisor:
         self.forget()
         self._epoll.close()
         self._diagnostics.close()
-        if self._listener >= 0:
-            os.close(self._listener)
+        os.close(self._listener)
 
     def handle(self) -> None:
         """Answer what is waiting, without blocking."""
@@ -119,7 +121,10 @@ class Supervisor:
             if number == _SYS_CONNECT:
                 self._connect(identity, thread, arguments[0], arguments[1], arguments[2])
                 return
-            self._listen(identity, thread, arguments[0])
+            if observe.is_observed(number):
+                self._note(observe.refused(self._policy, thread, number, arguments))
+            else:
+                self._listen(identity, thread, arguments[0])
             self._respond(identity, 0, _CONTINUE)
         except OSError as error:
             self._respond(identity, error.errno or errno.EACCES)
@@ -256,10 +261,11 @@ class Supervisor:
                     return
 
     def _denied(self, target: str) -> OSError:
-        denial = Denial(Operation.CONNECT, target, _SOCKET_RULE)
-        if denial not in self.denials:
-            self.denials.append(denial)
+        self._note([Denial(Operation.CONNECT, target, _SOCKET_RULE)])
         return OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+    def _note(self, denials: list[Denial]) -> None:
+        self.denials += [denial for denial in denials if denial not in self.denials]
 
     def _connect_elsewhere(self, identity: int, connecting: socket.socket, raw: bytes) -> None:
         """Connect a socket of another family; where that takes time, the answer comes later."""
@@ -274,7 +280,10 @@ class Supervisor:
             self._pending[descriptor] = identity
             self._epoll.register(descriptor, select.EPOLLOUT)
             return
-        except OSError:
+        except OSError as error:
+            if error.errno == errno.ENETUNREACH and (host := _host_and_port(raw)):
+                denial = self._policy.check(Operation.CONNECT, host)
+                self._note([denial] if denial else [])
             connecting.close()
             raise
         connecting.close()
@@ -302,6 +311,17 @@ def _connect_without_waiting(connecting: socket.socket, address: bytes) -> None:
         kernel.connect(descriptor, address)
     finally:
         os.set_blocking(descriptor, blocking)
+
+
+def _host_and_port(address: bytes) -> str:
+    """Give ``host:port`` of an internet address, empty for any other (ip(7), ipv6(7))."""
+    family = int.from_bytes(address[:_FAMILY_SIZE], "little")
+    port = int.from_bytes(address[2:4], "big")
+    if family == socket.AF_INET and len(address) >= 8:  # noqa: PLR2004 - the end of sin_addr
+        return f"{socket.inet_ntop(socket.AF_INET, address[4:8])}:{port}"
+    if family == socket.AF_INET6 and len(address) >= 24:  # noqa: PLR2004 - the end of sin6_addr
+        return f"[{socket.inet_ntop(socket.AF_INET6, address[8:24])}]:{port}"
+    return ""
 
 
 def _process_of(thread: int) -> int:

@@ -19,6 +19,7 @@ from codex_core.errors import SandboxUnavailableError
 
 from codex_sandbox_linux import channel, jail, kernel, namespaces
 from codex_sandbox_linux.plan import Plan, Rung
+from codex_sandbox_linux.seccomp_rules import Supervision
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -155,7 +156,7 @@ class HelperForge:
     def _ask(self, request: bytes) -> tuple[bytes, list[int]]:
         try:
             self._control.send(request)
-            message, descriptors, _, _ = socket.recv_fds(self._control, _PACKET, 2)
+            message, descriptors = channel.receive(self._control, _PACKET)
         except OSError:
             message, descriptors = b"", []
         if not message:
@@ -210,12 +211,13 @@ def serve() -> NoReturn:
     os._exit(0)
 
 
-_PlainPlan = tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...], bool, bool, str]
+_PlainPlan = tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...], bool, str, str]
 
 
 def _to_plain(plan: Plan) -> _PlainPlan:
-    return str(plan.rung), plan.writable, plan.readonly, plan.pinned, plan.network, plan.notify, plan.terminal
+    return str(plan.rung), plan.writable, plan.readonly, plan.pinned, plan.network, str(plan.supervision), plan.terminal
 
 
 def _from_plain(plain: _PlainPlan) -> Plan:
-    return Plan(Rung(plain[0]), *plain[1:])
+    rung, writable, readonly, pinned, network, supervision, terminal = plain
+    return Plan(Rung(rung), writable, readonly, pinned, network, Supervision(supervision), terminal)

@@ -13,7 +13,7 @@ from typing import Final
 import pyseccomp
 
 from codex_sandbox_linux.seccomp import FILTERS, file_name
-from codex_sandbox_linux.seccomp_rules import Comparison, Condition, Variant, rules
+from codex_sandbox_linux.seccomp_rules import Comparison, Condition, Supervision, Variant, rules
 
 _ARCHITECTURES: Final = {"x86_64": pyseccomp.Arch.X86_64, "aarch64": pyseccomp.Arch.AARCH64}
 _ENOSYS: Final = 38
@@ -26,7 +26,7 @@ def _argument(condition: Condition) -> pyseccomp.Arg:
     return pyseccomp.Arg(condition.argument, operator, condition.value)
 
 
-def compile_filter(machine: str, variant: Variant, *, notify: bool) -> bytes:
+def compile_filter(machine: str, variant: Variant, supervision: Supervision) -> bytes:
     """Compile one filter to BPF, 8 bytes an instruction."""
     compiled = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
     # Calls of a foreign ABI (i386, x32) do not exist here. Architectures come first: a later one gets no rules.
@@ -34,7 +34,7 @@ def compile_filter(machine: str, variant: Variant, *, notify: bool) -> bytes:
     if pyseccomp.system_arch() != _ARCHITECTURES[machine]:
         compiled.add_arch(_ARCHITECTURES[machine])
         compiled.remove_arch(pyseccomp.system_arch())
-    for rule in rules(variant, notify=notify):
+    for rule in rules(variant, supervision):
         action = pyseccomp.ERRNO(rule.error) if rule.error else pyseccomp.NOTIFY
         compiled.add_rule(action, rule.call, *(_argument(condition) for condition in rule.conditions))
     with tempfile.TemporaryFile() as file:
@@ -47,9 +47,9 @@ def main() -> None:
     """Write every filter."""
     for machine in _ARCHITECTURES:
         for variant in Variant:
-            for notify in (True, False):
-                target = Path(FILTERS) / file_name(machine, variant, notify=notify)
-                target.write_bytes(compile_filter(machine, variant, notify=notify))
+            for supervision in Supervision:
+                target = Path(FILTERS) / file_name(machine, variant, supervision)
+                target.write_bytes(compile_filter(machine, variant, supervision))
                 sys.stdout.write(f"{target.name}: {target.stat().st_size // 8} instructions\n")
 
 

@@ -74,16 +74,23 @@ def confine(plan: Plan, owner: socket.socket, beacon: str) -> None:
     private_proc = namespaces.build(plan) if plan.clone_flags else False
     kernel.drop_capabilities()
     landlock_rules.restrict(plan, kernel.landlock_abi())
-    diagnostics = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG)
+    supervised = [_diagnostics().detach()] if plan.notify else []
     listener = seccomp.load(plan.variant, notify=plan.notify)
     kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
-    supervised = [diagnostics.fileno()] if listener is None else [diagnostics.fileno(), listener]
-    channel.send_reply(owner, channel.LISTENER, 0, descriptors=supervised)
-    diagnostics.close()
     if listener is not None:
-        os.close(listener)
+        supervised.append(listener)
+        channel.send_reply(owner, channel.LISTENER, 0, descriptors=supervised)
+    for descriptor in supervised:
+        os.close(descriptor)
     self_test.prove(plan, open_before, beacon)
     channel.send_reply(owner, channel.READY, int(private_proc))
+
+
+def _diagnostics() -> socket.socket:
+    try:
+        return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG)
+    except OSError as error:  # a jail above this one does not let us ask
+        raise OSError(error.errno, error.strerror, "sock_diag") from error
 
 
 def _wait_for_id_maps(owner: socket.socket) -> None:

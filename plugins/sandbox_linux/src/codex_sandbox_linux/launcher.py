@@ -22,6 +22,7 @@ from codex_core.types import Ended
 from codex_sandbox_linux import channel, kernel
 from codex_sandbox_linux.connections import Supervisor
 from codex_sandbox_linux.plan import Plan, Rung, make_plan, refusals, strength
+from codex_sandbox_linux.seccomp_rules import Supervision
 from codex_sandbox_linux.watch import Watch
 
 if TYPE_CHECKING:
@@ -39,13 +40,14 @@ _HANDSHAKE_TIMEOUT: Final = 20.0
 class Jail:
     """One confined process, ready for commands."""
 
-    def __init__(self, plan: Plan, opened: socket.socket, pidfd: int) -> None:
+    def __init__(self, policy: SandboxPolicy, plan: Plan, opened: socket.socket, pidfd: int) -> None:
         """Take over the channel and the pidfd, and wait until the jail has proved its confinement.
 
         Raises OSError where this host does not allow the plan, SandboxUnavailableError where the jail
         fails its own test.
         """
         self.plan = plan
+        self._policy = policy
         self.channel = opened
         opened.setblocking(False)  # noqa: FBT003 - the standard library's signature
         self.pidfd = pidfd
@@ -72,7 +74,7 @@ class Jail:
                 kind, value, text, descriptors = reply
                 if kind == channel.LISTENER:
                     diagnostics, *listener = descriptors
-                    self.supervisor = Supervisor(listener[0] if listener else None, diagnostics)
+                    self.supervisor = Supervisor(self._policy, listener[0] if listener else None, diagnostics)
                     self.epoll.register(self.supervisor, select.EPOLLIN)
                 elif kind == channel.READY:
                     if self.supervisor is not None:
@@ -122,7 +124,7 @@ def establish(forge: Forge, policy: SandboxPolicy) -> tuple[Jail, Strength]:
         if rung is Rung.ROOT_NAMESPACES and os.geteuid() != 0:
             continue
         try:
-            jail = _make(forge, make_plan(policy, rung))
+            jail = _make(forge, policy, make_plan(policy, rung))
         except OSError as error:
             failures.append(f"{rung}: {error.filename or 'clone'}: {error.strerror}")
             continue
@@ -136,14 +138,14 @@ def establish(forge: Forge, policy: SandboxPolicy) -> tuple[Jail, Strength]:
     raise SandboxUnavailableError(msg)
 
 
-def _make(forge: Forge, plan: Plan) -> Jail:
+def _make(forge: Forge, policy: SandboxPolicy, plan: Plan) -> Jail:
     try:
-        return Jail(plan, *forge.clone(plan))
+        return Jail(policy, plan, *forge.clone(plan))
     except OSError as error:
-        if error.errno != errno.EBUSY or error.filename != "seccomp":
+        if (error.filename, error.errno) != ("seccomp", errno.EBUSY) and error.filename != "sock_diag":
             raise
-    unsupervised = replace(plan, notify=False)
-    return Jail(unsupervised, *forge.clone(unsupervised))
+    unsupervised = replace(plan, supervision=Supervision.NONE)
+    return Jail(policy, unsupervised, *forge.clone(unsupervised))
 
 
 class LinuxLauncher:
@@ -198,11 +200,11 @@ class LinuxLauncher:
             if not self._busy and self._watch.has_changed():
                 while self._idle:  # their read-only mounts are no longer the right ones
                     self._idle.pop().close()
-                self._plan = replace(make_plan(self._policy, self._plan.rung), notify=self._plan.notify)
+                self._plan = replace(make_plan(self._policy, self._plan.rung), supervision=self._plan.supervision)
             if terminal or not self._idle:
                 plan = replace(self._plan, terminal=terminal)
                 try:
-                    self._admit(Jail(plan, *self._forge.clone(plan)))
+                    self._admit(Jail(self._policy, plan, *self._forge.clone(plan)))
                 except OSError as error:
                     msg = f"the sandbox cannot be set up: {error.filename or 'clone'}: {error.strerror}"
                     raise SandboxUnavailableError(msg) from error

@@ -17,7 +17,7 @@ from codex_sandbox_linux.kernel import (
     CLONE_NEWUSER,
     CLONE_NEWUTS,
 )
-from codex_sandbox_linux.seccomp_rules import Variant
+from codex_sandbox_linux.seccomp_rules import Supervision, Variant
 
 if TYPE_CHECKING:
     from codex_core.sandbox.policy import SandboxPolicy
@@ -49,8 +49,8 @@ class Plan:
     """Writable directories that must stay where they are: mount points cannot be renamed."""
     network: bool
     """Whether the host's network is reachable."""
-    notify: bool = True
-    """Whether a supervisor decides about connects; without one there are no unix sockets."""
+    supervision: Supervision
+    """What a supervisor is asked about; where nothing, there are no unix sockets."""
     terminal: str = ""
     """The terminal that commands run on, if any."""
 
@@ -80,7 +80,8 @@ def make_plan(policy: SandboxPolicy, rung: Rung) -> Plan:
     )
     pinned = tuple(path for path in policy.pinned if os.path.isdir(path))
     readonly = tuple(sorted(path for path in policy.protected if os.path.lexists(path)))
-    return Plan(rung, outermost, readonly, pinned, policy.network is Network.ON)
+    supervision = Supervision.WRITES if policy.observe else Supervision.CONNECTS
+    return Plan(rung, outermost, readonly, pinned, policy.network is Network.ON, supervision)
 
 
 def is_below(path: str, root: str) -> bool:
@@ -115,7 +116,7 @@ def strength(plan: Plan, abi: int, *, private_proc: bool = True, why: str = "") 
             lost[Promise.WRITES] = f"files outside the writable roots can be truncated: Landlock ABI {abi}"
     elif not private_proc:
         lost[Promise.PROCESSES] = "/proc shows the processes outside: this host does not allow a new one"
-    if not plan.notify:
+    if plan.supervision is Supervision.NONE:
         lost[Promise.OWN_SOCKETS] = "another supervisor above this process leaves no room for ours"
     return Strength(BACKEND, plan.rung, frozenset(Promise) - lost.keys(), lost)
 

@@ -9,27 +9,27 @@ from typing import TYPE_CHECKING, Final
 from codex_sandbox_linux import kernel
 
 if TYPE_CHECKING:
-    from codex_sandbox_linux.seccomp_rules import Variant
+    from codex_sandbox_linux.seccomp_rules import Supervision, Variant
 
 FILTERS: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "filters")
 
 
-def file_name(machine: str, variant: Variant, *, notify: bool) -> str:
+def file_name(machine: str, variant: Variant, supervision: Supervision) -> str:
     """Name the file of a compiled filter."""
-    return f"{machine}-{variant}{'-notify' if notify else ''}.bpf"
+    return f"{machine}-{variant}-{supervision}.bpf"
 
 
-def load(variant: Variant, *, notify: bool) -> int | None:
+def load(variant: Variant, supervision: Supervision) -> int | None:
     """Filter the system calls of this process for good.
 
-    Gives the descriptor of the listener for the calls to supervise, with *notify*.
+    Gives the descriptor of the listener for the calls to supervise, if any.
 
     Raises OSError: EBUSY where a supervisor is already above this process.
     """
-    path = os.path.join(FILTERS, file_name(kernel.MACHINE, variant, notify=notify))
+    path = os.path.join(FILTERS, file_name(kernel.MACHINE, variant, supervision))
     with open(path, "rb") as file:
         program = file.read()
-    if not notify:
+    if supervision == "none":
         kernel.seccomp_load(program)
         return None
     listener = kernel.SECCOMP_FILTER_FLAG_NEW_LISTENER

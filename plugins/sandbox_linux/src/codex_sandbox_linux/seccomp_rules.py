@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import Final
 
+from codex_sandbox_linux.observe import CALLS, OPENS
+
 LOW_32: Final = 0xFFFF_FFFF
 
 AF_UNIX: Final = 1
@@ -54,6 +56,16 @@ class Variant(StrEnum):
     """No namespaces, the network is on."""
     FLOOR_OFFLINE = "floor-offline"
     """No namespaces, the network is off: the only sockets are those of the AF_UNIX family."""
+
+
+class Supervision(StrEnum):
+    """Which calls a supervisor is asked about."""
+
+    NONE = "none"
+    CONNECTS = "connects"
+    """Where sockets lead."""
+    WRITES = "writes"
+    """That, and every change of a file by its path, to report what is refused."""
 
 
 class Comparison(Enum):
@@ -115,11 +127,11 @@ def _masked(argument: int, value: int, mask: int = LOW_32) -> Condition:
     return Condition(argument, Comparison.MASKED, value, mask)
 
 
-def _sockets(variant: Variant, *, notify: bool) -> tuple[Rule, ...]:
+def _sockets(variant: Variant, *, connects: bool) -> tuple[Rule, ...]:
     table = []
     for call in ("socket", "socketpair"):
         # Where nobody decides about connects there is no unix socket to connect; pairs are connected already.
-        families = {AF_UNIX} if notify or call == "socketpair" else set()
+        families = {AF_UNIX} if connects or call == "socketpair" else set()
         if variant is not Variant.FLOOR_OFFLINE:
             families |= {AF_INET, AF_INET6, AF_NETLINK}
         table += [Rule(call, (_masked(0, family),)) for family in range(_FAMILIES) if family not in families]
@@ -133,11 +145,25 @@ def _sockets(variant: Variant, *, notify: bool) -> tuple[Rule, ...]:
     return tuple(table)
 
 
-def rules(variant: Variant, *, notify: bool) -> tuple[Rule, ...]:
+_OPENS_FOR_WRITING: Final = ((0o3, 0o1), (0o3, 0o2), (0o100, 0o100), (0o1000, 0o1000))
+"""Masks and values of the flags of open(2): O_WRONLY, O_RDWR, O_CREAT, O_TRUNC."""
+
+
+def _observed() -> tuple[Rule, ...]:
+    table = []
+    for call in CALLS:
+        if call not in OPENS:
+            table.append(Rule(call, error=0))
+            continue
+        table += [Rule(call, (_masked(OPENS[call], value, mask),), error=0) for mask, value in _OPENS_FOR_WRITING]
+    return tuple(table)
+
+
+def rules(variant: Variant, supervision: Supervision) -> tuple[Rule, ...]:
     """Give the rules of one filter; whatever none of them matches is allowed.
 
-    With *notify*, :data:`NOTIFIED` calls wait for the supervisor.  A process that already has one above it
-    cannot have a second (seccomp(2), EBUSY): then there are no unix sockets but pairs.
+    What is supervised waits for an answer.  A process that already has a supervisor above it cannot have
+    a second (seccomp(2), EBUSY): then there are no unix sockets but pairs.
     """
     table = [Rule(call) for call in _ALWAYS]
     # clone3 has its flags in memory, where a filter cannot look: the C libraries fall back to clone.
@@ -147,7 +173,9 @@ def rules(variant: Variant, *, notify: bool) -> tuple[Rule, ...]:
     table += [Rule("ioctl", (_masked(1, request),)) for request in _TERMINAL_REQUESTS]
     if variant is not Variant.NAMESPACES:
         table += [Rule(call) for call in _HOST_IPC]
-    table += _sockets(variant, notify=notify)
-    if notify:
+    table += _sockets(variant, connects=supervision is not Supervision.NONE)
+    if supervision is not Supervision.NONE:
         table += [Rule(call, error=0) for call in NOTIFIED]
+    if supervision is Supervision.WRITES:
+        table += _observed()
     return tuple(table)

@@ -1,0 +1,122 @@
+"""Outside: say which write a jail's command was refused, as a fact.
+
+The kernel tells nobody but the program, and programs tell little.  So, only when it is asked for, the
+filter also stops every call that would change a file by its path, and what the call names is held
+against the policy that the kernel enforces.  The call then goes on; whether the address is changed in
+the meantime matters to the report alone.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from codex_core.types import Denial, Operation
+
+from codex_sandbox_linux import kernel
+
+if TYPE_CHECKING:
+    from codex_core.sandbox.policy import SandboxPolicy
+
+_CWD: Final = -1
+"""In the place of an argument that names a folder: the call has none."""
+_AT_FDCWD: Final = -100
+_LONGEST_PATH: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """A call that changes files by path: its number, and pairs of arguments (folder, path)."""
+
+    numbers: dict[str, int]
+    paths: tuple[tuple[int, int], ...]
+
+
+def _observed(x86_64: int, aarch64: int, *paths: tuple[int, int]) -> Observed:
+    return Observed({"x86_64": x86_64, "aarch64": aarch64}, paths)
+
+
+_MISSING: Final = -1
+CALLS: Final = {
+    "open": _observed(2, _MISSING, (_CWD, 0)),
+    "creat": _observed(85, _MISSING, (_CWD, 0)),
+    "openat": _observed(257, 56, (0, 1)),
+    "mkdir": _observed(83, _MISSING, (_CWD, 0)),
+    "mkdirat": _observed(258, 34, (0, 1)),
+    "mknod": _observed(133, _MISSING, (_CWD, 0)),
+    "mknodat": _observed(259, 33, (0, 1)),
+    "rmdir": _observed(84, _MISSING, (_CWD, 0)),
+    "unlink": _observed(87, _MISSING, (_CWD, 0)),
+    "unlinkat": _observed(263, 35, (0, 1)),
+    "rename": _observed(82, _MISSING, (_CWD, 0), (_CWD, 1)),
+    "renameat": _observed(264, 38, (0, 1), (2, 3)),
+    "renameat2": _observed(316, 276, (0, 1), (2, 3)),
+    "link": _observed(86, _MISSING, (_CWD, 1)),
+    "linkat": _observed(265, 37, (2, 3)),
+    "symlink": _observed(88, _MISSING, (_CWD, 1)),
+    "symlinkat": _observed(266, 36, (1, 2)),
+    "truncate": _observed(76, 45, (_CWD, 0)),
+    "chmod": _observed(90, _MISSING, (_CWD, 0)),
+    "fchmodat": _observed(268, 53, (0, 1)),
+    "chown": _observed(92, _MISSING, (_CWD, 0)),
+    "lchown": _observed(94, _MISSING, (_CWD, 0)),
+    "fchownat": _observed(260, 54, (0, 1)),
+    "utime": _observed(132, _MISSING, (_CWD, 0)),
+    "utimes": _observed(235, _MISSING, (_CWD, 0)),
+    "utimensat": _observed(280, 88, (0, 1)),
+    "setxattr": _observed(188, 5, (_CWD, 0)),
+    "lsetxattr": _observed(189, 6, (_CWD, 0)),
+    "removexattr": _observed(197, 14, (_CWD, 0)),
+    "lremovexattr": _observed(198, 15, (_CWD, 0)),
+}
+OPENS: Final = {"open": 1, "openat": 2}
+"""Calls that change nothing unless the flags, in this argument, ask for writing."""
+
+_BY_NUMBER: Final = {
+    call.numbers[kernel.MACHINE]: call for call in CALLS.values() if kernel.MACHINE in kernel.SUPPORTED_MACHINES
+}
+
+
+def is_observed(number: int) -> bool:
+    """Whether a system call is one of :data:`CALLS`."""
+    return number in _BY_NUMBER
+
+
+def refused(policy: SandboxPolicy, thread: int, number: int, arguments: list[int]) -> list[Denial]:
+    """Say what *policy* refuses of one call of a thread that waits for its supervisor."""
+    denials = []
+    for folder, path in _BY_NUMBER[number].paths:
+        try:
+            target = _target(thread, None if folder == _CWD else arguments[folder], arguments[path])
+        except OSError:  # the program will be told by the kernel
+            continue
+        denial = policy.check(Operation.WRITE, target) if target else None
+        # Devices are not in the policy; the harmless ones are open in every mode.
+        if denial is not None and not target.startswith(("/dev/", "/proc/")):
+            denials.append(denial)
+    return denials
+
+
+def _target(thread: int, folder: int | None, address: int) -> str:
+    path = _read_path(thread, address)
+    if not path or path.startswith("/"):
+        return path
+    descriptor = None if folder is None else _as_int(folder)
+    base = "cwd" if descriptor in {None, _AT_FDCWD} else f"fd/{descriptor}"
+    return os.path.join(os.readlink(f"/proc/{thread}/{base}"), path)
+
+
+def _as_int(argument: int) -> int:
+    low = argument & 0xFFFF_FFFF
+    return low - (1 << 32) if low >> 31 else low
+
+
+def _read_path(thread: int, address: int) -> str:
+    """Read a NUL-terminated path; the page after it may not be there."""
+    found = b""
+    with open(f"/proc/{thread}/mem", "rb", buffering=0) as memory:
+        memory.seek(address)
+        while b"\0" not in found and len(found) < _LONGEST_PATH:
+            found += memory.read(4096 - (address + len(found)) % 4096)
+    return os.fsdecode(found.partition(b"\0")[0])

@@ -1,0 +1,152 @@
+"""The process that owns launchers in a test: it takes calls on stdin and answers on stdout, both pickled.
+
+It is a process of its own so that a test can give it another user, take things away from it, count what
+it holds, and kill it.  Its arguments are folders for ``sys.path``.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import select
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+sys.path[:0] = sys.argv[1:]
+
+from codex_core.sandbox.direct import DirectLauncher  # noqa: E402 - the folders come first
+from codex_core.sandbox.policy import build_policy  # noqa: E402
+from codex_core.sandbox.runner import run  # noqa: E402
+from codex_sandbox_linux import launcher as launcher_module  # noqa: E402
+from codex_sandbox_linux.forge import HelperForge, LocalForge  # noqa: E402
+
+if TYPE_CHECKING:
+    from codex_core.sandbox.policy import SandboxPolicy, SandboxSettings
+    from codex_core.types import Command, CommandResult, Denial, Ended, Launcher, Running, Strength
+
+
+class Owner:
+    """What a test can ask for."""
+
+    def __init__(self) -> None:
+        self._launcher: Launcher = DirectLauncher()
+        self._running: Running | None = None
+
+    def open(self, settings: SandboxSettings, cwd: str, codex_home: str, forge: str) -> tuple[SandboxPolicy, Strength]:
+        self.close()
+        policy = build_policy(settings, cwd=cwd, environ={}, codex_home=codex_home)
+        made = LocalForge() if forge == "local" else HelperForge()
+        self._launcher = launcher_module.LinuxLauncher(policy, made)
+        return policy, self._launcher.strength
+
+    def close(self) -> None:
+        self._launcher.close()
+        self._launcher, self._running = DirectLauncher(), None
+
+    def run(self, command: Command, stdin: bytes, timeout: float, limit: int) -> CommandResult:
+        return run(self._launcher, command, stdin=stdin, timeout=timeout, output_limit=limit)
+
+    def free(self, command: Command, stdin: bytes, timeout: float) -> CommandResult:
+        return run(DirectLauncher(), command, stdin=stdin, timeout=timeout)
+
+    def run_many(self, command: Command, count: int, threads: int) -> list[int]:
+        """Run *command* *count* times in each of *threads* threads; the exit statuses."""
+        results: list[int] = []
+
+        def work() -> None:
+            results.extend(run(self._launcher, command, timeout=60).returncode for _ in range(count))
+
+        workers = [threading.Thread(target=work) for _ in range(threads)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        return results
+
+    def start(self, command: Command) -> None:
+        null = os.open(os.devnull, os.O_RDWR)
+        self._running = self._launcher.start(command, null, null, null)
+        os.close(null)
+
+    def kill(self) -> None:
+        if self._running is not None:
+            self._running.kill()
+
+    def signal(self, number: int) -> None:
+        if self._running is not None:
+            self._running.signal(number)
+
+    def wait(self, timeout: float) -> tuple[Ended | None, tuple[Denial, ...]]:
+        """Wait for the command that :meth:`start` began; None if *timeout* comes first."""
+        running = self._running
+        if running is None:
+            return None, ()
+        deadline = time.monotonic() + timeout
+        while (ended := running.advance()) is None and (left := deadline - time.monotonic()) > 0:
+            select.select([running], [], [], left)
+        return ended, running.denials()
+
+    def census(self) -> dict[str, int]:
+        """Count what this process holds, apart from the pipes to the test."""
+        links = [_link(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd")]
+        below = _processes_below(os.getpid())
+        return {
+            "descriptors": len(links),
+            "inotify": links.count("anon_inode:inotify"),
+            "threads": threading.active_count(),
+            "processes": len(below),
+            "zombies": below.count("Z"),
+        }
+
+
+def _link(path: str) -> str:
+    try:
+        return os.readlink(path)
+    except OSError:
+        return ""
+
+
+def _processes_below(ancestor: int) -> list[str]:
+    """Give the state letter of every process below *ancestor*."""
+    parents = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/stat", "rb") as file:
+                    state, parent = file.read().rpartition(b")")[2].split()[:2]
+            except OSError:
+                continue
+            parents[int(name)] = (int(parent), state.decode())
+    found = []
+    waiting = [ancestor]
+    while waiting:
+        above = waiting.pop()
+        for pid, (parent_pid, state_letter) in parents.items():
+            if parent_pid == above:
+                waiting.append(pid)
+                found.append(state_letter)
+    return found
+
+
+def main(requests: BinaryIO, answers: BinaryIO) -> None:
+    """Serve until the test closes stdin."""
+    owner = Owner()
+    while True:
+        try:
+            name, arguments = pickle.load(requests)
+        except EOFError:
+            break
+        answer: Any
+        try:
+            answer = getattr(owner, name)(*arguments)
+        except Exception as error:  # noqa: BLE001 - the test raises it again
+            answer = error
+        pickle.dump(answer, answers)
+        answers.flush()
+    owner.close()
+
+
+if __name__ == "__main__":
+    main(sys.stdin.buffer, sys.stdout.buffer)
