@@ -25,7 +25,8 @@ LINES: tuple[tuple[str, ...], ...] = (
     ("git", "push", "--force"),
     ("/usr/bin/python3", "-c", "print(1)"),
     ("",),
-    ("\udcff", "\x1b[31m", "two\nlines"),
+    ("\udcff", "two\nlines"),
+    ("\x1b[31mls", "\x07"),
     ("echo", "x" * 100_000),
 )
 """Ordinary, dangerous and odd commands."""
@@ -53,7 +54,7 @@ class ApprovalPolicyContract:
     def test_every_action_gets_a_verdict_or_an_abstention(
         self, plugin: ApprovalPolicy, action: Action, policy: SandboxPolicy
     ) -> None:
-        """Of the right type, with a reason of one line; also when the model asks to leave, or after a denial."""
+        """Of the right type, with one line as reason; also when the model asks to leave, or after a denial."""
         for one in _variants(action):
             verdict = plugin.review(action=one, policy=policy)
             if verdict is not None:

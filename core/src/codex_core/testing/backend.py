@@ -51,6 +51,13 @@ connection.settimeout(10)
 connection.connect(address[0] if family == "AF_UNIX" else (address[0], int(address[1])))
 connection.send(b"reached")
 """
+_HOLD = """
+import sys, time
+with open(sys.argv[1], "w") as fifo:
+    fifo.write("ready")
+    fifo.flush()
+    time.sleep(60)
+"""
 _DETACH = """
 import os, sys, time
 ready, told = os.pipe()
@@ -61,7 +68,7 @@ if os.fork() == 0:
             fifo.write(f"{os.getpid()}\\n")
             fifo.flush()
             os.write(told, b".")
-            time.sleep(600)
+            time.sleep(60)
     os._exit(0)
 os.read(ready, 1)
 time.sleep(float(sys.argv[2]))
@@ -205,11 +212,11 @@ class Fifo:
         os.close(self._descriptor)
         os.unlink(self.path)
 
-    def read(self, seconds: float = _TIMEOUT) -> bytes | None:
+    def read(self, seconds: float | None = None) -> bytes | None:
         """Wait for what comes next: some bytes, nothing once the process has ended, or None if neither happens."""
         poll = select.poll()
         poll.register(self._descriptor, select.POLLIN)
-        return os.read(self._descriptor, 64) if poll.poll(seconds * 1000) else None
+        return os.read(self._descriptor, 64) if poll.poll((_TIMEOUT if seconds is None else seconds) * 1000) else None
 
 
 class SandboxBackendContract:
@@ -285,7 +292,7 @@ class SandboxBackendContract:
     @BOTH
     def test_input_and_output_pass_unchanged(self, lab: Laboratory, mode: SandboxMode) -> None:
         """Every byte, more than a pipe holds, on all three streams."""
-        echo = "import sys; data = sys.stdin.buffer.read(); sys.stdout.buffer.write(data); sys.stderr.buffer.write(b'\\xff')"
+        echo = "import sys; sys.stdout.buffer.write(sys.stdin.buffer.read()); sys.stderr.buffer.write(b'\\xff')"
         data = bytes(range(256)) * 1024
         result = lab.confined(echo, mode=mode, stdin=data)
         assert (result.stdout, result.stderr) == (data, b"\xff")
@@ -535,26 +542,24 @@ class SandboxBackendContract:
         """Also what has detached itself; the end is reported, as no success."""
         lab.need(Promise.PROCESS_TREE)
         with Fifo(os.path.join(lab.inside, "fifo")) as fifo, lab.launcher(WORKSPACE_WRITE) as launcher:
-            ended = _kill_when_ready(launcher, lab.command(_DETACH, fifo.path, "600"), fifo)
+            ended = _kill_when_ready(launcher, lab.command(_DETACH, fifo.path, "60"), fifo)
             assert ended is not None
             assert ended.returncode != 0
             assert fifo.read() == b""
 
     def test_kill_ends_a_command(self, lab: Laboratory) -> None:
         """The command itself, at least."""
-        hold = "import sys, time\nwith open(sys.argv[1], 'w') as fifo:\n fifo.write('1'); fifo.flush(); time.sleep(600)"
         with Fifo(os.path.join(lab.inside, "fifo")) as fifo, lab.launcher(WORKSPACE_WRITE) as launcher:
-            ended = _kill_when_ready(launcher, lab.command(hold, fifo.path), fifo)
+            ended = _kill_when_ready(launcher, lab.command(_HOLD, fifo.path), fifo)
             assert ended is not None
             assert ended.returncode != 0
             assert fifo.read() == b""
 
     def test_closing_the_launcher_ends_what_still_runs(self, lab: Laboratory) -> None:
         """Nothing outlives the launcher."""
-        hold = "import sys, time\nwith open(sys.argv[1], 'w') as fifo:\n fifo.write('1'); fifo.flush(); time.sleep(600)"
         with Fifo(os.path.join(lab.inside, "fifo")) as fifo:
             with lab.launcher(WORKSPACE_WRITE) as launcher, _null() as null:
-                launcher.start(lab.command(hold, fifo.path), null, null, null)
+                launcher.start(lab.command(_HOLD, fifo.path), null, null, null)
                 assert fifo.read()
             assert fifo.read() == b""
 
@@ -583,7 +588,7 @@ def _null() -> Iterator[int]:
 
 @contextlib.contextmanager
 def _sleeper() -> Iterator[subprocess.Popen[bytes]]:
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as process:
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
         yield process
         process.kill()
 

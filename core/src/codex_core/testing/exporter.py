@@ -28,7 +28,7 @@ def sample_events() -> tuple[Event, ...]:
     events: list[Event] = []
     for kind in Event.__subclasses__():
         types = typing.get_type_hints(kind)
-        values = {each.name: _VALUES.get(types[each.name]) for each in dataclasses.fields(kind)}
+        values: dict[str, Any] = {each.name: _VALUES.get(types[each.name]) for each in dataclasses.fields(kind)}
         events.append(kind(**values))
     return tuple(events)
 
