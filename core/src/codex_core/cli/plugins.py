@@ -10,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from codex_core import discovery
+from codex_core.cli.options import add_config_options, load, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -23,15 +24,14 @@ SANDBOX_COMMANDS = "codex_core.sandbox_commands"
 
 def main(argv: Sequence[str]) -> int:
     """Print the list; 0 also where something is missing, which the list says."""
-    from codex_core.cli import options
     from codex_core.config.defaults import os_backend
     from codex_core.host import Host, select
 
     parser = argparse.ArgumentParser(prog="codex plugins", description="List extension points and plugins.")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    options.add_config_options(parser)
+    add_config_options(parser)
     args = parser.parse_args(argv)
-    loaded = options.load(args)
+    loaded = load(args)
     specs = {point.namespace: (point.spec.__name__, point.hooks) for point in Host().points}
     found = inventory(specs, select(loaded.config, os_backend()), loaded.origins)
     if args.json:
@@ -107,7 +107,7 @@ def render(found: Mapping[str, Any]) -> str:
         f"! {one['name']} ({one['namespace']}) in {one['location']} is no plugin: {one['reason']}"
         for one in found["ignored"]
     ]
-    return "\n".join(lines) + "\n"
+    return "".join(f"{visible(line)}\n" for line in lines)
 
 
 def _why(choice: Choice, origins: Mapping[str, Origin]) -> str:
