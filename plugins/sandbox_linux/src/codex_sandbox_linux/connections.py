@@ -65,13 +65,10 @@ class _Socket:
 class Supervisor:
     """Answers the notifications of one jail.  Its :meth:`fileno` polls readable when there are any."""
 
-    def __init__(self, policy: SandboxPolicy, listener: int | None, diagnostics: int) -> None:
-        """Take over the two descriptors; *diagnostics* is a netlink socket of the jail's network namespace.
-
-        Without a *listener*, another supervisor decides, and this one has nothing to do.
-        """
+    def __init__(self, policy: SandboxPolicy, listener: int, diagnostics: int) -> None:
+        """Take over the two descriptors; *diagnostics* is a netlink socket of the jail's network namespace."""
         self._policy = policy
-        self._listener = -1 if listener is None else listener
+        self._listener = listener
         self._diagnostics = socket.socket(fileno=diagnostics)
         self._diagnostics.settimeout(1)
         self._own: dict[tuple[int, int] | bytes, _Socket] = {}

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from codex_sandbox_linux import channel, kernel, landlock_rules, namespaces, seccomp, self_test
 from codex_sandbox_linux.plan import Rung
+from codex_sandbox_linux.seccomp_rules import Supervision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container
@@ -74,8 +75,8 @@ def confine(plan: Plan, owner: socket.socket, beacon: str) -> None:
     private_proc = namespaces.build(plan) if plan.clone_flags else False
     kernel.drop_capabilities()
     landlock_rules.restrict(plan, kernel.landlock_abi())
-    supervised = [_diagnostics().detach()] if plan.notify else []
-    listener = seccomp.load(plan.variant, notify=plan.notify)
+    supervised = [] if plan.supervision is Supervision.NONE else [_diagnostics().detach()]
+    listener = seccomp.load(plan.variant, plan.supervision)
     kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
     if listener is not None:
         supervised.append(listener)

@@ -73,8 +73,8 @@ class Jail:
                     raise SandboxUnavailableError(msg)
                 kind, value, text, descriptors = reply
                 if kind == channel.LISTENER:
-                    diagnostics, *listener = descriptors
-                    self.supervisor = Supervisor(self._policy, listener[0] if listener else None, diagnostics)
+                    diagnostics, listener = descriptors
+                    self.supervisor = Supervisor(self._policy, listener, diagnostics)
                     self.epoll.register(self.supervisor, select.EPOLLIN)
                 elif kind == channel.READY:
                     if self.supervisor is not None:
