@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
     from codex_core.config import Loaded
+    from codex_core.types import Denial
 
 HELP = (
     ("-c", "--config", "KEY=VALUE", "set a configuration value; VALUE is TOML, or else text"),
@@ -177,9 +178,21 @@ def load_given(asked: Given) -> Loaded:
     return loaded
 
 
-def warn(message: str) -> None:
+def say(message: str) -> None:
     """Print one line for the user."""
-    sys.stderr.write(f"codex: warning: {visible(message)}\n")
+    sys.stderr.write(f"codex: {visible(message)}\n")
+
+
+def warn(message: str) -> None:
+    """Print a warning for the user."""
+    say(f"warning: {message}")
+
+
+def denial_line(denial: Denial) -> str:
+    """Say in one line what the sandbox refused, why, and what would allow it."""
+    certain = "denied" if denial.certain else "probably denied"
+    cure = f"; to allow it: {denial.cure}" if denial.cure else ""
+    return f"{certain}: {denial.operation} {denial.target} ({denial.rule}){cure}"
 
 
 def visible(text: str) -> str:

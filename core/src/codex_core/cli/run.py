@@ -14,7 +14,7 @@ from codex_core.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from codex_core.types import CommandResult, Denial
+    from codex_core.types import CommandResult
 
 _TIMED_OUT = 124  # as timeout(1)
 _OWN = (
@@ -100,15 +100,9 @@ def _seconds(text: str) -> float:
 
 def _explain(result: CommandResult, timeout: float | None) -> None:
     if result.timed_out:
-        sys.stderr.write(f"codex: ended after {timeout:g} seconds\n")
+        options.say(f"ended after {timeout:g} seconds")
     for denial in result.denials:
-        sys.stderr.write(f"codex: {options.visible(_line(denial))}\n")
-
-
-def _line(denial: Denial) -> str:
-    certain = "denied" if denial.certain else "probably denied"
-    cure = f"; to allow it: {denial.cure}" if denial.cure else ""
-    return f"{certain}: {denial.operation} {denial.target} ({denial.rule}){cure}"
+        options.say(options.denial_line(denial))
 
 
 def _end_in_order() -> None:

@@ -26,12 +26,15 @@ if TYPE_CHECKING:
 
 _COMMANDS = "codex_core.sandbox_commands"
 _SYSTEMS = ("linux", "macos", "windows")
+_VERBS = ("explain", "learn")
 _TEXT = """\
 Run COMMAND in the sandbox that the configuration and the options ask for, without asking anybody.
 The name of the system may be left out before `--`.
 
   codex sandbox linux -- touch /etc/x
-  codex sandbox -s workspace-write -- bash"""
+  codex sandbox -s workspace-write -- bash
+  codex sandbox explain -- make install    say what was refused, and what would allow it
+  codex sandbox learn -- make install      print the configuration that would allow it"""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -41,6 +44,10 @@ def main(argv: Sequence[str]) -> int:
         sys.stdout.write(options.usage("codex sandbox [linux|macos|windows] [options] [--] COMMAND [WORD...]", _TEXT))
         return 0
     system, pairs, words = os_backend(), parsed.pairs, parsed.rest
+    if not parsed.separated and words and words[0] in _VERBS:
+        from codex_core.cli import explain
+
+        return explain.main([words[0], *options.words(pairs), *words[1:]])
     if not parsed.separated and words and words[0] in _SYSTEMS:
         system = words[0]
         behind = options.parse(words[1:], flags=("--help", "-h"))

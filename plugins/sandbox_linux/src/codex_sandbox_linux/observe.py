@@ -27,48 +27,51 @@ _LONGEST_PATH: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """A call that changes files by path: its number, and pairs of arguments (folder, path)."""
+    """A call that changes files by path."""
 
     numbers: dict[str, int]
     paths: tuple[tuple[int, int], ...]
+    """Pairs of arguments: folder and path."""
+    expects: bool | None = None
+    """Whether the path has to exist, or must not; otherwise the call fails for its own reasons."""
 
 
-def _observed(x86_64: int, aarch64: int, *paths: tuple[int, int]) -> Observed:
-    return Observed({"x86_64": x86_64, "aarch64": aarch64}, paths)
+def _call(x86_64: int, aarch64: int, *paths: tuple[int, int], expects: bool | None = None) -> Observed:
+    return Observed({"x86_64": x86_64, "aarch64": aarch64}, paths, expects)
 
 
 _MISSING: Final = -1
 CALLS: Final = {
-    "open": _observed(2, _MISSING, (_CWD, 0)),
-    "creat": _observed(85, _MISSING, (_CWD, 0)),
-    "openat": _observed(257, 56, (0, 1)),
-    "mkdir": _observed(83, _MISSING, (_CWD, 0)),
-    "mkdirat": _observed(258, 34, (0, 1)),
-    "mknod": _observed(133, _MISSING, (_CWD, 0)),
-    "mknodat": _observed(259, 33, (0, 1)),
-    "rmdir": _observed(84, _MISSING, (_CWD, 0)),
-    "unlink": _observed(87, _MISSING, (_CWD, 0)),
-    "unlinkat": _observed(263, 35, (0, 1)),
-    "rename": _observed(82, _MISSING, (_CWD, 0), (_CWD, 1)),
-    "renameat": _observed(264, 38, (0, 1), (2, 3)),
-    "renameat2": _observed(316, 276, (0, 1), (2, 3)),
-    "link": _observed(86, _MISSING, (_CWD, 1)),
-    "linkat": _observed(265, 37, (2, 3)),
-    "symlink": _observed(88, _MISSING, (_CWD, 1)),
-    "symlinkat": _observed(266, 36, (1, 2)),
-    "truncate": _observed(76, 45, (_CWD, 0)),
-    "chmod": _observed(90, _MISSING, (_CWD, 0)),
-    "fchmodat": _observed(268, 53, (0, 1)),
-    "chown": _observed(92, _MISSING, (_CWD, 0)),
-    "lchown": _observed(94, _MISSING, (_CWD, 0)),
-    "fchownat": _observed(260, 54, (0, 1)),
-    "utime": _observed(132, _MISSING, (_CWD, 0)),
-    "utimes": _observed(235, _MISSING, (_CWD, 0)),
-    "utimensat": _observed(280, 88, (0, 1)),
-    "setxattr": _observed(188, 5, (_CWD, 0)),
-    "lsetxattr": _observed(189, 6, (_CWD, 0)),
-    "removexattr": _observed(197, 14, (_CWD, 0)),
-    "lremovexattr": _observed(198, 15, (_CWD, 0)),
+    "open": _call(2, _MISSING, (_CWD, 0)),
+    "creat": _call(85, _MISSING, (_CWD, 0)),
+    "openat": _call(257, 56, (0, 1)),
+    "mkdir": _call(83, _MISSING, (_CWD, 0), expects=False),
+    "mkdirat": _call(258, 34, (0, 1), expects=False),
+    "mknod": _call(133, _MISSING, (_CWD, 0), expects=False),
+    "mknodat": _call(259, 33, (0, 1), expects=False),
+    "rmdir": _call(84, _MISSING, (_CWD, 0), expects=True),
+    "unlink": _call(87, _MISSING, (_CWD, 0), expects=True),
+    "unlinkat": _call(263, 35, (0, 1), expects=True),
+    "rename": _call(82, _MISSING, (_CWD, 0), (_CWD, 1)),
+    "renameat": _call(264, 38, (0, 1), (2, 3)),
+    "renameat2": _call(316, 276, (0, 1), (2, 3)),
+    "link": _call(86, _MISSING, (_CWD, 1), expects=False),
+    "linkat": _call(265, 37, (2, 3), expects=False),
+    "symlink": _call(88, _MISSING, (_CWD, 1), expects=False),
+    "symlinkat": _call(266, 36, (1, 2), expects=False),
+    "truncate": _call(76, 45, (_CWD, 0), expects=True),
+    "chmod": _call(90, _MISSING, (_CWD, 0), expects=True),
+    "fchmodat": _call(268, 53, (0, 1), expects=True),
+    "chown": _call(92, _MISSING, (_CWD, 0), expects=True),
+    "lchown": _call(94, _MISSING, (_CWD, 0), expects=True),
+    "fchownat": _call(260, 54, (0, 1), expects=True),
+    "utime": _call(132, _MISSING, (_CWD, 0), expects=True),
+    "utimes": _call(235, _MISSING, (_CWD, 0), expects=True),
+    "utimensat": _call(280, 88, (0, 1), expects=True),
+    "setxattr": _call(188, 5, (_CWD, 0), expects=True),
+    "lsetxattr": _call(189, 6, (_CWD, 0), expects=True),
+    "removexattr": _call(197, 14, (_CWD, 0), expects=True),
+    "lremovexattr": _call(198, 15, (_CWD, 0), expects=True),
 }
 OPENS: Final = {"open": 1, "openat": 2}
 """Calls that change nothing unless the flags, in this argument, ask for writing."""
@@ -86,12 +89,15 @@ def is_observed(number: int) -> bool:
 def refused(policy: SandboxPolicy, thread: int, number: int, arguments: list[int]) -> list[Denial]:
     """Say what *policy* refuses of one call of a thread that waits for its supervisor."""
     denials = []
-    for folder, path in _BY_NUMBER[number].paths:
+    call = _BY_NUMBER[number]
+    for folder, path in call.paths:
         try:
             target = _target(thread, None if folder == _CWD else arguments[folder], arguments[path])
         except OSError:  # the program will be told by the kernel
             continue
-        denial = policy.check(Operation.WRITE, target) if target else None
+        if not target or (call.expects is not None and os.path.lexists(target) is not call.expects):
+            continue
+        denial = policy.check(Operation.WRITE, target)
         # Devices are not in the policy; the harmless ones are open in every mode.
         if denial is not None and not target.startswith(("/dev/", "/proc/")):
             denials.append(denial)
