@@ -116,6 +116,30 @@ class Verdict:
     """The action may run outside the sandbox.  Of several verdicts, all must say so."""
 
 
+class SafetyClass(IntEnum):
+    """What is known about a command; ordered, so that the class of several is ``max()``."""
+
+    SAFE = 0
+    """It only reads what anybody may read."""
+    ASK = 1
+    DANGEROUS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Safety:
+    """What is known about a command, and what the user's rules say of it."""
+
+    level: SafetyClass
+    reason: str
+    """One printable line."""
+    source: str = "built-in"
+    """What the reason is from: ``built-in``, or a rule as ``FILE:LINE``."""
+    ruled: Decision | None = None
+    """What a rule decided, which stands above *level*."""
+    unsandboxed: bool = False
+    """A rule that allows the command lets it leave the sandbox."""
+
+
 @dataclass(frozen=True, slots=True)
 class Action:
     """What an agent, or a person on its behalf, wants to do."""
@@ -130,6 +154,8 @@ class Action:
     """Why the model asks, in its own words: show it as such."""
     after_denial: Denial | None = None
     """Set when the sandbox stopped a first attempt and this asks for a second one outside."""
+    safety: Safety | None = None
+    """What core found out about the command, for approval policies; None where nobody looked yet."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from codex_core.approval import tables as tables_module
-from codex_core.approval.safe import Safety, SafetyClass, classify
+from codex_core.approval.safe import classify
 from codex_core.approval.tables import danger_rule, safe_program, tables, wrapper
 from codex_core.errors import ConfigError
 from codex_core.sandbox.policy import SandboxPolicy
-from codex_core.types import SandboxMode
+from codex_core.types import Safety, SafetyClass, SandboxMode
 from hypothesis import given
 from hypothesis import strategies as st
 

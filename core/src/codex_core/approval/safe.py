@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import stat
 from dataclasses import dataclass, replace
-from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from codex_core.approval.command import programs
@@ -16,6 +15,7 @@ from codex_core.approval.danger import danger_in_words
 from codex_core.approval.tables import NotSafeError, tables
 from codex_core.approval.visible import visible
 from codex_core.sandbox.policy import canonical, contains, is_path_text
+from codex_core.types import Safety, SafetyClass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,23 +26,6 @@ if TYPE_CHECKING:
 SYSTEM_FOLDERS = ("/usr/bin", "/bin", "/usr/sbin", "/sbin", "/usr/local/bin")
 UNDERSTOOD_SHELLS = frozenset({"bash", "dash", "sh", "zsh"})
 _STARTUP_FILES = (".bash_profile", ".bash_login", ".profile", ".zshenv", ".zprofile", ".zlogin")
-
-
-class SafetyClass(IntEnum):
-    """Ordered, so that the class of several commands is ``max()``."""
-
-    SAFE = 0
-    ASK = 1
-    DANGEROUS = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Safety:
-    """A class, and why."""
-
-    level: SafetyClass
-    reason: str
-    """One printable line."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,10 @@
 """The approval policies ``untrusted``, ``on-request``, ``on-failure`` and ``never``.
 
-What each decides is one row of :data:`TABLE`.  Three rules stand above it:
+What each decides is one row of :data:`TABLE`.  Four rules stand above it:
 
-* Nothing leaves the sandbox without a person's yes, except where the mode is ``danger-full-access``
-  and so there is no sandbox.
+* Nothing leaves the sandbox without a person's yes, except where a rule of the user's says so in as
+  many words, or the mode is ``danger-full-access`` and so there is no sandbox.
+* What a rule of the user's says stands above what is known about the command.
 * ``never`` asks nothing in any mode.  What it will not run, it refuses, with a reason for the model.
 * What is known to be safe runs in the sandbox all the same.
 """
@@ -14,9 +15,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar
 
-from codex_core.approval.safe import Safety, SafetyClass, classify
+from codex_core.approval.safe import classify
 from codex_core.hookspecs import ApprovalPolicy, hookimpl
-from codex_core.types import Action, ApprovalMode, Decision, SandboxMode, Verdict
+from codex_core.types import Action, ApprovalMode, Decision, Safety, SafetyClass, SandboxMode, Verdict
 
 if TYPE_CHECKING:
     from codex_core.sandbox.policy import SandboxPolicy
@@ -25,8 +26,12 @@ if TYPE_CHECKING:
 class Case(StrEnum):
     """The columns of the table; of several that fit, the first listed here counts."""
 
+    RULED_OUT = "a rule forbids it"
+    RULED_FREE = "a rule allows it outside the sandbox"
     RETRY = "retry outside, after a denial"
     RETRY_ESCALATED = "retry outside, after a denial, and the model asks for it"
+    RULED_ASK = "a rule asks"
+    RULED_IN = "a rule allows it"
     FULL_DANGEROUS = "dangerous, no sandbox"
     FULL = "no sandbox"
     DANGEROUS = "dangerous"
@@ -51,6 +56,10 @@ _REFUSE = Cell(Decision.FORBID)
 
 TABLE = {
     ApprovalMode.NEVER: {
+        Case.RULED_FREE: _RUN_FREE,
+        Case.RULED_OUT: _REFUSE,
+        Case.RULED_ASK: _REFUSE,
+        Case.RULED_IN: _RUN,
         Case.RETRY: _REFUSE,
         Case.RETRY_ESCALATED: _REFUSE,
         Case.FULL_DANGEROUS: _RUN_FREE,
@@ -61,6 +70,10 @@ TABLE = {
         Case.OTHER: _RUN,
     },
     ApprovalMode.ON_FAILURE: {
+        Case.RULED_FREE: _RUN_FREE,
+        Case.RULED_OUT: _REFUSE,
+        Case.RULED_ASK: _ASK,
+        Case.RULED_IN: _RUN,
         Case.RETRY: _ASK_FREE,
         Case.RETRY_ESCALATED: _ASK_FREE,
         Case.FULL_DANGEROUS: _RUN_FREE,
@@ -71,6 +84,10 @@ TABLE = {
         Case.OTHER: _RUN,
     },
     ApprovalMode.ON_REQUEST: {
+        Case.RULED_FREE: _RUN_FREE,
+        Case.RULED_OUT: _REFUSE,
+        Case.RULED_ASK: _ASK,
+        Case.RULED_IN: _RUN,
         Case.RETRY: _REFUSE,  # the model has to ask, and to say why
         Case.RETRY_ESCALATED: _ASK_FREE,
         Case.FULL_DANGEROUS: _ASK_FREE,
@@ -81,6 +98,10 @@ TABLE = {
         Case.OTHER: _RUN,
     },
     ApprovalMode.UNTRUSTED: {
+        Case.RULED_FREE: _RUN_FREE,
+        Case.RULED_OUT: _REFUSE,
+        Case.RULED_ASK: _ASK,
+        Case.RULED_IN: _RUN,
         Case.RETRY: _ASK_FREE,
         Case.RETRY_ESCALATED: _ASK_FREE,
         Case.FULL_DANGEROUS: _ASK_FREE,
@@ -93,18 +114,26 @@ TABLE = {
 }
 
 
-def case_of(action: Action, policy: SandboxPolicy, safety: SafetyClass) -> Case:
-    """Find the column for an action of this class under *policy*."""
+def case_of(action: Action, policy: SandboxPolicy, safety: Safety) -> Case:  # noqa: PLR0911 - one return for each case
+    """Find the column for an action under *policy*."""
+    dangerous = safety.level is SafetyClass.DANGEROUS
+    if safety.ruled is Decision.FORBID:
+        return Case.RULED_OUT
+    if safety.ruled is Decision.ALLOW and safety.unsandboxed:
+        return Case.RULED_FREE
     if action.after_denial is not None:
         return Case.RETRY_ESCALATED if action.escalated else Case.RETRY
-    dangerous = safety is SafetyClass.DANGEROUS
+    if safety.ruled is Decision.PROMPT:
+        return Case.RULED_ASK
+    if safety.ruled is Decision.ALLOW and not action.escalated:
+        return Case.RULED_IN
     if policy.mode is SandboxMode.DANGER_FULL_ACCESS:
         return Case.FULL_DANGEROUS if dangerous else Case.FULL
     if action.escalated:
         return Case.ESCALATED
     if dangerous:
         return Case.DANGEROUS
-    return Case.SAFE if safety is SafetyClass.SAFE else Case.OTHER
+    return Case.SAFE if safety.level is SafetyClass.SAFE else Case.OTHER
 
 
 class _TablePolicy(ApprovalPolicy):
@@ -113,18 +142,17 @@ class _TablePolicy(ApprovalPolicy):
     @hookimpl
     def review(self, action: Action, policy: SandboxPolicy) -> Verdict:
         """Look up the verdict on *action* under *policy*."""
-        safety = classify(action.argv, policy, cwd=action.cwd)
-        case = case_of(action, policy, safety.level)
+        safety = action.safety or classify(action.argv, policy, cwd=action.cwd)
+        case = case_of(action, policy, safety)
         cell = TABLE[self.mode][case]
-        return Verdict(cell.decision, _reason(self.mode, case, cell, safety), f"policy:{self.mode}", cell.unsandboxed)
+        why = str(case) if case in _SPEAK_FOR_THEMSELVES else safety.reason
+        reason = f"approval policy {self.mode} refuses it: {why}" if cell.decision is Decision.FORBID else why
+        source = f"policy:{self.mode}" if safety.ruled is None else safety.source
+        leaves = cell.unsandboxed or (case is Case.RULED_ASK and action.escalated)
+        return Verdict(cell.decision, reason, source, leaves)
 
 
-def _reason(mode: ApprovalMode, case: Case, cell: Cell, safety: Safety) -> str:
-    by_class = case in {Case.SAFE, Case.OTHER, Case.DANGEROUS, Case.FULL_DANGEROUS}
-    why = safety.reason if by_class else str(case)
-    if cell.decision is Decision.FORBID:
-        return f"approval policy {mode} refuses it: {why}"
-    return why
+_SPEAK_FOR_THEMSELVES = frozenset({Case.RETRY, Case.RETRY_ESCALATED, Case.FULL, Case.ESCALATED})
 
 
 class Untrusted(_TablePolicy):
