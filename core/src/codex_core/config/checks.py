@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from types import UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import ValidationError
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
     from codex_core.config.sources import Layer
+
+TableT = TypeVar("TableT", bound=Table)
 
 _EXPECTED = {
     "bool_type": "true or false",
@@ -53,13 +55,13 @@ def without_unknown(layer: Layer, model: type[Table] = Config) -> tuple[Layer, t
     return replace(layer, values=_known(layer.values, model, (), unknown)), tuple(unknown)
 
 
-def validate(layer: Layer, model: type[Table] = Config) -> None:
-    """Check the types and values of a layer.
+def validate(layer: Layer, model: type[TableT]) -> TableT:
+    """Check the types and values of a layer, and give them as the model.
 
     Raises ConfigError for the first that is wrong, naming file, line, column, key and what is allowed.
     """
     try:
-        model.model_validate(layer.values)
+        return model.model_validate(layer.values)
     except ValidationError as error:
         details = error.errors(include_url=False)
         more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from codex_core.config import checks, sources
+from codex_core.config import checks, mdm, requirements, sources
 from codex_core.config.defaults import AUTO, BACKENDS, BY_TRUST, CAREFUL, repository_of, trust_entry
+from codex_core.config.enforce import enforce
 from codex_core.config.keys import dotted, quoted, visible
 from codex_core.config.layers import Origin, find, givers, merge_layers, origins
 from codex_core.config.model import EXPORTERS, Config, is_plugin_table
 from codex_core.config.overrides import Override, parse_override
+from codex_core.config.requirements import Constraints
 from codex_core.config.sources import ConfigContext, Layer
 from codex_core.config.spelling import canonical
 from codex_core.errors import ConfigError
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from codex_core.config.positions import KeyPath
+
+CONFIG_SOURCES = ("plugins", "config_sources")
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class Loaded:
     """The layers merged."""
     warnings: tuple[str, ...]
     codex_home: str
+    constraints: Constraints = field(default_factory=Constraints)
+    """What may be chosen, now and in the course of a session: ask before every change."""
     defaults_note: str | None = None
     """One line for the user where nothing chose the mode."""
     context: ConfigContext = field(kw_only=True, repr=False)
@@ -64,24 +70,33 @@ def load_config(
     words = [parse_override(one) if isinstance(one, str) else one for one in overrides]
     check = _Check(context, strict=strict)
 
-    layers = check(sources.user_layers(context))
-    layers += check(sources.override_layers(words, merge_layers(layers)))
-    layers += check(sources.managed_layers(context))
-    layers += check(_profile_layers(layers))
-    layers = tuple(sorted(layers, key=lambda layer: layer.precedence))
-    below, note = _defaults(context, layers)
-    layers = (*below, *layers)
+    constraints = requirements.load(context)
+    managed = check((*sources.managed_layers(context), *mdm.config_layers(context)))
+    base = check(sources.user_layers(context))
+    base = _sorted((*base, *check(_third_party_layers(managed, constraints, context))))
+    chosen = (*base, *check(sources.override_layers(words, merge_layers(base))), *managed)
+    _refuse_config_sources(chosen)
+    chosen = _sorted((*chosen, *check(_profile_layers(chosen))))
+    layers = (*_default_layers(context, chosen), *chosen)
+    config = Config.model_validate(merge_layers(layers))
+    replaced, refusals = enforce(constraints, layers, config)
+    layers = (*layers, *replaced)
     values = merge_layers(layers)
     check.warn(_without_effect(layers, values))
     return Loaded(
-        config=Config.model_validate(values),
+        config=Config.model_validate(values) if replaced else config,
         layers=layers,
         values=values,
-        warnings=(*check.warnings, *_deprecations(layers, values)),
+        warnings=(*check.warnings, *refusals, *_deprecations(layers, values)),
         codex_home=context.codex_home,
-        defaults_note=note,
+        constraints=constraints,
+        defaults_note=_defaults_note(context, layers, values),
         context=context,
     )
+
+
+def _sorted(layers: Iterable[Layer]) -> tuple[Layer, ...]:
+    return tuple(sorted(layers, key=lambda layer: layer.precedence))
 
 
 class _Check:
@@ -103,12 +118,36 @@ class _Check:
             self.warnings.append(line)
 
     def _checked(self, layer: Layer) -> Layer:
-        folder = self._context.cwd if layer.path is None else os.path.dirname(layer.path)
-        layer = canonical(layer, folder=folder, environ=self._context.environ)
+        layer = canonical(layer, folder=self._folder(layer), environ=self._context.environ)
         layer, unknown = checks.without_unknown(layer)
         self.warn(checks.unknown_line(layer, one) for one in unknown)
-        checks.validate(layer)
+        checks.validate(layer, Config)
         return layer
+
+    def _folder(self, layer: Layer) -> str | None:
+        """Say where the relative paths of a layer start; None where it has no place to start at."""
+        if layer.precedence in {sources.OVERRIDES, sources.FLAGS}:
+            return self._context.cwd
+        if layer.precedence == sources.MDM or layer.path is None or not os.path.isabs(layer.path):
+            return None
+        return os.path.dirname(layer.path)
+
+
+def _third_party_layers(
+    managed: Sequence[Layer], constraints: Constraints, context: ConfigContext
+) -> tuple[Layer, ...]:
+    names = find(merge_layers(managed), CONFIG_SOURCES)[1]
+    if not names:
+        return ()
+    from codex_core.config import third_party
+
+    return third_party.load(names, constraints, context)
+
+
+def _refuse_config_sources(layers: Iterable[Layer]) -> None:
+    for layer in layers:
+        if layer.precedence < sources.MANAGED and find(layer.values, CONFIG_SOURCES)[1]:
+            raise ConfigError(f"{layer.place(CONFIG_SOURCES)}: only managed configuration may name config sources")
 
 
 def _profile_layers(layers: Sequence[Layer]) -> tuple[Layer, ...]:
@@ -136,24 +175,30 @@ def _profile_layers(layers: Sequence[Layer]) -> tuple[Layer, ...]:
     )
 
 
-def _defaults(context: ConfigContext, layers: Sequence[Layer]) -> tuple[tuple[Layer, ...], str | None]:
-    """Make the layer below all others, and the note about it where nothing chose the mode."""
+def _default_layers(context: ConfigContext, layers: Sequence[Layer]) -> tuple[Layer, ...]:
+    """Make the layers below all others, from the folder and the trust in it."""
     values = merge_layers(layers)
     repository = repository_of(context.cwd)
     entry = trust_entry(values.get("projects"), context.cwd, repository)
-    if entry is not None:
-        path = ("projects", entry, "trust_level")
-        giver = givers(layers, path)[0]
-        chosen = BY_TRUST[find(values, path)[1]]
-        renames: dict[KeyPath, KeyPath] = {(key,): giver.spelled(path) for key in chosen}
-        return (replace(giver, name="trust", precedence=sources.DEFAULTS, values=chosen, renames=renames),), None
-    chosen = CAREFUL if repository is None else AUTO
-    note = None
-    if "sandbox_mode" not in values:
-        mode, approval = chosen["sandbox_mode"], values.get("approval_policy", chosen["approval_policy"])
-        why = "is not version-controlled" if repository is None else "is version-controlled"
-        note = f"{mode} and {approval}, because {visible(repository or context.cwd)} {why} and nothing chooses a mode"
-    return (Layer("defaults", sources.DEFAULTS, chosen),), note
+    if entry is None:
+        return (Layer("defaults", sources.DEFAULTS, CAREFUL if repository is None else AUTO),)
+    path = ("projects", entry, "trust_level")
+    giver = givers(layers, path)[0]
+    chosen = BY_TRUST[find(values, path)[1]]
+    renames: dict[KeyPath, KeyPath] = {(key,): giver.spelled(path) for key in chosen}
+    return (replace(giver, name="trust", precedence=sources.DEFAULTS, values=chosen, renames=renames),)
+
+
+def _defaults_note(context: ConfigContext, layers: Sequence[Layer], values: Mapping[str, Any]) -> str | None:
+    """Say what holds, and why, where nothing chose the mode."""
+    deciding = [layer.name for layer in givers(layers, ("sandbox_mode",))]
+    if deciding[-1] != "defaults" or set(deciding) - {"defaults", "requirements"}:
+        return None
+    repository = repository_of(context.cwd)
+    why = "is not version-controlled" if repository is None else "is version-controlled"
+    bound = " (the administrator allows no more)" if "requirements" in deciding else ""
+    chosen = f"{values['sandbox_mode']} and {values['approval_policy']}{bound}"
+    return f"{chosen}, because {visible(repository or context.cwd)} {why} and nothing chooses a mode"
 
 
 def _without_effect(layers: Sequence[Layer], values: Mapping[str, Any]) -> Iterator[str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from codex_core.types import ApprovalMode, Promise, SandboxMode
+from codex_core.types import ApprovalMode, Promise, ProtectGit, SandboxMode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -114,6 +114,11 @@ class WorkspaceWrite(Table):
         default=False, description="Whether the folder that `$TMPDIR` names stays closed."
     )
     exclude_slash_tmp: bool = Field(default=False, description="Whether `/tmp` stays closed.")
+    protect_git: Annotated[ProtectGit, _LAX] = Field(
+        default=ProtectGit.ALL,
+        description="What of a git repository is closed inside a writable folder: everything, or only what git runs "
+        "programs from (`hooks`: configuration, hooks, attributes, submodules), so that commits work.",
+    )
 
 
 class BackendTable(Table):
@@ -305,9 +310,14 @@ class Config(Table):
     profile: str | None = Field(default=None, description="Which of `profiles` to use.")
     profiles: dict[str, Profile] = Field(default={}, description="Sets of values that are chosen together, by name.")
 
+    @property
+    def backend_tables(self) -> dict[str, BackendTable]:
+        """Every ``[sandbox_<name>]`` by its name."""
+        return {key.removeprefix("sandbox_"): table for key, table in (self.__pydantic_extra__ or {}).items()}
+
     def backend_table(self, name: str) -> BackendTable:
         """Give ``[sandbox_<name>]``; empty where nothing sets it."""
-        return (self.__pydantic_extra__ or {}).get(f"sandbox_{name}") or BackendTable()
+        return self.backend_tables.get(name) or BackendTable()
 
     def sandbox_settings(self) -> SandboxSettings:
         """Give what a sandbox policy is built from; paths are absolute."""
@@ -321,6 +331,7 @@ class Config(Table):
             network_access=workspace.network_access,
             exclude_slash_tmp=workspace.exclude_slash_tmp,
             exclude_tmpdir_env_var=workspace.exclude_tmpdir_env_var,
+            protect_git=workspace.protect_git,
             allow_degraded=tuple(
                 str(one) for one in self.backend_table(self.sandbox_backend or os_backend()).allow_degraded
             ),

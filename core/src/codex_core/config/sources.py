@@ -11,7 +11,8 @@ precedence  layer            what
 30          ``overrides``    ``-c key=value``
 31          ``flags``        ``--sandbox``, ``--add-dir`` and the like
 40          ``managed``      ``/etc/codex/managed_config.toml``
-50          ``mdm``          macOS managed preferences
+50          ``mdm``          macOS managed preferences (see :mod:`codex_core.config.mdm`)
+60          ``requirements`` what constraints put in the place of a value that they refuse
 =========== ================ ==========================================================
 
 Third-party sources take any precedence above the defaults and below the managed file.
@@ -42,6 +43,7 @@ OVERRIDES = 30
 FLAGS = 31
 MANAGED = 40
 MDM = 50
+REQUIREMENTS = 60
 
 USER_FILE = "config.toml"
 MANAGED_PREFERENCES = ("Library", "Managed Preferences")
