@@ -187,7 +187,7 @@ def test_a_refused_plugin_is_not_left_half_registered() -> None:
     assert point.hook.on_event.get_hookimpls() == []
     assert not point._manager.has_plugin("spy")
     point.register(Watcher(), "spy")
-    assert [name for name, _ in point.plugins] == ["spy"]
+    assert len(point.hook.on_event.get_hookimpls()) == 1
 
 
 class Watcher(Observer):
