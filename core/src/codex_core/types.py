@@ -40,6 +40,15 @@ class Network(StrEnum):
     ON = "on"
 
 
+class ProtectGit(StrEnum):
+    """How much of a repository is closed inside a writable root."""
+
+    ALL = "all"
+    """Everything: nothing can be committed from inside."""
+    HOOKS = "hooks"
+    """Whatever git runs programs from; commits work."""
+
+
 class Operation(StrEnum):
     """What can be asked of a :class:`~codex_core.sandbox.policy.SandboxPolicy`.
 

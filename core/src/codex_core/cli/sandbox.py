@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from codex_core.sandbox.policy import SandboxPolicy, SandboxSettings
+    from codex_core.types import CommandResult
 
 _COMMANDS = "codex_core.sandbox_commands"
 _SYSTEMS = ("linux", "macos", "windows")
@@ -87,8 +88,10 @@ def _run(asked: options.Given, words: Sequence[str]) -> int:
         plugin = discovery.find(_COMMANDS, backend)
     except PluginNotFoundError:
         return _by_host(policy, command, backend)
-    code: int = discovery.load(plugin)(policy, command)  # type: ignore[operator]  # what the namespace promises
-    return code
+    result: CommandResult = discovery.load(plugin)(policy, command)  # type: ignore[operator]  # the namespace's promise
+    for denial in result.denials:
+        options.say(options.denial_line(denial))
+    return result.returncode
 
 
 def _settings(asked: options.Given) -> tuple[SandboxSettings, EnvironmentSettings, str]:

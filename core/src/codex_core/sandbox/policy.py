@@ -31,12 +31,24 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from codex_core.errors import CommandNotFoundError, ConfigError
-from codex_core.types import Denial, Network, Operation, SandboxMode
+from codex_core.types import Denial, Network, Operation, ProtectGit, SandboxMode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 PROTECTED_NAMES = (".git", ".codex", ".agents")
+_GIT_CODE = (
+    "config",
+    "config.worktree",
+    "commondir",
+    "hooks",
+    "info/attributes",
+    "modules",
+    "worktrees",
+    "rebase-merge",
+)
+"""What git runs programs from: configuration, hooks, filters, the ``exec`` lines of a rebase, and other
+repositories' configuration (gitrepository-layout(5), githooks(5), gitattributes(5))."""
 
 _LINKS_FOLLOWED = 40
 """As many as Linux follows in one path (path_resolution(7))."""
@@ -54,6 +66,7 @@ class SandboxSettings:
     network_access: bool = False
     exclude_slash_tmp: bool = False
     exclude_tmpdir_env_var: bool = False
+    protect_git: ProtectGit = ProtectGit.ALL
     allow_degraded: tuple[str, ...] = ()
     """Promises, by name, that may be lost where the host cannot keep them."""
     backend: str = ""
@@ -78,6 +91,8 @@ class SandboxPolicy:
     """Where a backend moves what appears at a protected path: a folder in the home of codex, made when needed."""
     observe: bool = False
     """Report every refused write as a fact, at the price of speed, where the backend can."""
+    opened: tuple[str, ...] = ()
+    """Repositories that may be committed to: what git runs programs from is in *protected*, one by one."""
     pinned: tuple[str, ...] = ()
     """Existing directories between a root and something protected: writable inside, but not to be
     renamed or removed, or the protected path could be moved away and another put in its place."""
@@ -126,7 +141,7 @@ class SandboxPolicy:
                 return Denial(Operation.WRITE, path, f"{closed} is protected: {self.reasons.get(closed, 'by policy')}")
         for root in holding:
             child = path[len(root) :].lstrip(os.sep).partition(os.sep)[0]
-            if child.casefold() in self.protected_names:
+            if child.casefold() in self.protected_names and os.path.join(root, child) not in self.opened:
                 return Denial(Operation.WRITE, path, f"{child} is protected in every writable root")
         if path in self.pinned:
             return Denial(Operation.WRITE, path, "it holds something protected")
@@ -182,17 +197,19 @@ def build_policy(
     work_roots = list(dict.fromkeys([*work_roots, folder]))
     roots = list(dict.fromkeys([*work_roots, *_temporary_roots(settings, environ)]))
 
+    hooks_only = settings.protect_git is ProtectGit.HOOKS
     closed: dict[str, str] = {}
+    opened: list[str] = []
     for path in [codex_home, *_linked_children(codex_home)]:
         _close(closed, path, "it belongs to codex itself")
     for path in code_locations:
         _close(closed, path, "codex runs code from it")
     for root in roots:
-        _close_names(closed, root)
+        opened += _close_names(closed, root, hooks_only=hooks_only)
     firm = tuple(closed)
     for root in work_roots:
         for repository in nested_repositories(root):
-            _close_repository(closed, repository)
+            opened += _close_repository(closed, repository, hooks_only=hooks_only)
 
     writable = [root for root in roots if _why_dropped(root, closed) is None]
     notices += [f"{root} is not writable: {why}" for root in roots if (why := _why_dropped(root, closed)) is not None]
@@ -205,6 +222,7 @@ def build_policy(
         network=Network.ON if settings.network_access else Network.OFF,
         allow_degraded=allow_degraded,
         quarantine=os.path.join(codex_home, "quarantine"),
+        opened=tuple(opened),
         pinned=tuple(sorted({step for path in firm for root in writable for step in _between(root, path)})),
         reasons={path: closed[path] for path in protected},
         notices=tuple(notices),
@@ -283,9 +301,11 @@ def _close(closed: dict[str, str], path: str, why: str) -> None:
         closed.setdefault(step, why if contains(path, step) else f"{path} leads to it")
 
 
-def _close_names(closed: dict[str, str], root: str) -> None:
+def _close_names(closed: dict[str, str], root: str, *, hooks_only: bool) -> list[str]:
+    """Protect the names in *root*; the repositories that stay open in part."""
+    opened: list[str] = []
     if not os.path.isdir(root):
-        return
+        return opened
     present: dict[str, list[str]] = {name: [] for name in PROTECTED_NAMES}
     for entry in _entries(root):
         if entry.name.casefold() in present:
@@ -293,23 +313,35 @@ def _close_names(closed: dict[str, str], root: str) -> None:
     for name, paths in present.items():
         for path in paths or [os.path.join(root, name)]:
             if name == ".git":
-                _close_repository(closed, path)
+                opened += _close_repository(closed, path, hooks_only=hooks_only)
             else:
                 for step in [path, *_linked_children(path)]:
                     _close(closed, step, f"{name} is protected in every writable root")
     if all(os.path.lexists(os.path.join(root, name)) for name in ("HEAD", "objects", "refs")):
         for name in ("config", "config.worktree", "commondir", "hooks", "info"):
             _close(closed, os.path.join(root, name), "git runs programs that it names")
+    return opened
 
 
-def _close_repository(closed: dict[str, str], path: str) -> None:
-    """Protect the repository that *path* (``.git``, or a bare repository) is or points to."""
+def _close_repository(closed: dict[str, str], path: str, *, hooks_only: bool) -> list[str]:
+    """Protect the repository that *path* (``.git``, or a bare repository) is or points to.
+
+    With *hooks_only*, a repository that really lies at *path* stays open but for what git runs programs
+    from, and is given back.
+    """
     why = "git runs programs that it names"
+    if hooks_only and os.path.isdir(path) and not os.path.islink(path):
+        for name in _GIT_CODE:
+            code = os.path.join(path, name)
+            for step in [code, *_linked_children(code)]:
+                _close(closed, step, why)
+        return [path]
     _close(closed, path, why)
     gitdir = _pointer(path, "gitdir: ") or path
     for folder in (gitdir, _pointer(os.path.join(gitdir, "commondir"), "", gitdir) or gitdir):
         for step in [folder, *_linked_children(folder), *_linked_children(os.path.join(folder, "hooks"))]:
             _close(closed, step, why)
+    return []
 
 
 def _pointer(path: str, prefix: str, base: str | None = None) -> str | None:

@@ -11,16 +11,16 @@ from codex_sandbox_linux.launcher import LinuxLauncher
 
 if TYPE_CHECKING:
     from codex_core.sandbox.policy import SandboxPolicy
-    from codex_core.types import Command
+    from codex_core.types import Command, CommandResult
 
 
-def run(policy: SandboxPolicy, command: Command) -> int:
-    """Run *command* under *policy* on the caller's own stdio; the exit status as a shell gives it.
+def run(policy: SandboxPolicy, command: Command) -> CommandResult:
+    """Run *command* under *policy* on the caller's own stdio.
 
     Raises SandboxUnavailableError, CommandNotFoundError or CommandNotExecutableError.
     """
     launcher = LinuxLauncher(policy, LocalForge())
     try:
-        return terminal.attach(launcher, command).returncode
+        return terminal.attach(launcher, command)
     finally:
         launcher.close()

@@ -107,6 +107,7 @@ def strength(plan: Plan, abi: int, *, private_proc: bool = True, why: str = "") 
             Promise.PROCESS_TREE: f"a process that stops its jail can outlive it for a moment: {reason}",
             Promise.PROCESSES: f"/proc shows the processes outside: {reason}",
             Promise.IPC: f"shared memory is the host's: {reason}",
+            Promise.DEVICES: f"the same user's other terminals can be opened: {reason}",
         }
         if not plan.network:
             lost[Promise.LOOPBACK] = f"there are no sockets but unix sockets: {reason}"
