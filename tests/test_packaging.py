@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-import tarfile
 import tomllib
 import zipfile
 from typing import TYPE_CHECKING, Any
@@ -97,8 +96,7 @@ def test_a_source_distribution_builds_the_same_wheel(
     folder: str, built: Mapping[str, tuple[str, str]], tmp_path: Path
 ) -> None:
     wheel, sdist = built[folder]
-    with tarfile.open(sdist) as archive:
-        archive.extractall(tmp_path, filter="data")
+    subprocess.run(["tar", "-xzf", sdist, "-C", tmp_path], check=True)
     (unpacked,) = os.listdir(tmp_path)
     assert {"LICENSE", "README.md", "pyproject.toml", "src"} <= set(os.listdir(tmp_path / unpacked))
     subprocess.run(
