@@ -170,16 +170,29 @@ def _spawn_on_terminal(command: Command, stdio: tuple[int, int, int], tty: str) 
     report, report_far = os.pipe()
     words = [sys.executable, "-I", "-S", _LEADER, tty, str(control_far), str(report_far), lc_ctype]
     try:
-        pid = _spawn(command, stdio, words, (control_far, report_far))
+        try:
+            pid = _spawn(command, stdio, words, (control_far, report_far))
+        finally:
+            os.close(control_far)
+            os.close(report_far)
+        # Until the session stands, the terminal does not know whom a Ctrl-Z is for.
+        _await_start(command, pid, report)
     except BaseException:
         os.close(control)
         os.close(report)
         raise
-    finally:
-        os.close(control_far)
-        os.close(report_far)
     os.set_blocking(report, False)
     return pid, control, report
+
+
+def _await_start(command: Command, pid: int, report: int) -> None:
+    answer = os.read(report, 1)
+    if answer == b"\0":
+        return
+    os.waitpid(pid, 0)
+    if not answer:
+        raise SandboxUnavailableError(f"cannot open a terminal session for {command.argv[0]}")
+    raise _refusal(OSError(answer[0], os.strerror(answer[0]), command.argv[0]), command)
 
 
 def _spawn(command: Command, stdio: tuple[int, int, int], prefix: list[str], pass_fds: tuple[int, ...]) -> int:

@@ -16,7 +16,8 @@ signal for the command's process group, with these meanings beyond:
   touches the terminal before this is stopped by the kernel, as in any shell.
 * SIGURG, then SIGCONT: go on, in the background.
 
-End of file on CONTROL kills the group.  Each byte that is written to REPORT is the number of the
+End of file on CONTROL kills the group.  The first byte that is written to REPORT is 0 once the
+command runs, or the error number (errno) why it does not.  Each one after that is the number of the
 signal that stopped the command.
 
 LC_CTYPE is ``=VALUE`` as the command shall have it, or empty for unset: Python itself sets it in
@@ -25,6 +26,7 @@ some locales (PEP 538).
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -32,14 +34,17 @@ import sys
 from contextlib import suppress
 
 _CANNOT_EXECUTE = 126
+# These come to us instead of the command until it is in the foreground, and when the terminal hangs up.
+_KEYS = (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP)
+_FROM_TERMINAL = (*_KEYS, signal.SIGHUP, signal.SIGWINCH)
 
 
 def main(tty: str, control: int, report: int, lc_ctype: str, argv: list[str]) -> int:
     """Run the command; its exit code.  Does not return if a signal ended it."""
     for fd in (control, report):
         os.set_inheritable(fd, False)  # noqa: FBT003 -- takes no keyword
+    signals = _note_signals()
     terminal = _take_terminal(tty)
-    children = _note_children()
     if lc_ctype:
         os.environ["LC_CTYPE"] = lc_ctype[1:]
     else:
@@ -50,9 +55,10 @@ def main(tty: str, control: int, report: int, lc_ctype: str, argv: list[str]) ->
         defaults = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTTOU)
         command = os.posix_spawn(program, words, os.environ, setpgroup=0, setsigdef=defaults)
     except OSError as error:
-        sys.stderr.write(f"codex: {program}: {error.strerror}\n")
+        os.write(report, bytes((error.errno or errno.EIO,)))
         return _CANNOT_EXECUTE
-    status = _Leader(terminal, command, report).lead(control, children)
+    os.write(report, b"\0")
+    status = _Leader(terminal, command, report).lead(control, signals)
     return _end_alike(status)
 
 
@@ -65,20 +71,21 @@ def _take_terminal(tty: str) -> int:
         import termios
 
         fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
-    signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # we hand the terminal over while in its background
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, lambda _number, _frame: None)  # the command decides what it means
     return terminal
 
 
-def _note_children() -> int:
-    """Give a descriptor that polls readable when a child has changed its state."""
-    children, letters = os.pipe()
-    os.set_blocking(children, False)
+def _note_signals() -> int:
+    """Give a descriptor on which signals arrive as bytes."""
+    signals, letters = os.pipe()
+    os.set_blocking(signals, False)
     os.set_blocking(letters, False)
     signal.set_wakeup_fd(letters, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
-    return children
+    for number in _FROM_TERMINAL:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda _number, _frame: None)
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # we hand the terminal over while in its background
+    return signals
 
 
 class _Leader:
@@ -88,16 +95,18 @@ class _Leader:
         self._report = report
         self._foreground = False
         self._to_background = False
+        self._early: list[int] = []
 
-    def lead(self, control: int, children: int) -> int:
+    def lead(self, control: int, signals: int) -> int:
         """Pass on what CONTROL says until the command has ended; its wait status."""
         poll = select.poll()
         poll.register(control, select.POLLIN)
-        poll.register(children, select.POLLIN)
+        poll.register(signals, select.POLLIN)
         while True:
             for fd, _ in poll.poll():
                 letters = os.read(fd, 512)
-                if fd == children:
+                if fd == signals:
+                    self._pass_on(letters)
                     continue
                 if not letters:
                     poll.unregister(control)
@@ -111,12 +120,21 @@ class _Leader:
                 self._send(signal.SIGKILL)  # what is left of the group
                 return status
 
+    def _pass_on(self, letters: bytes) -> None:
+        for number in letters:
+            if number in _KEYS and not self._foreground:
+                self._early.append(number)  # SIGCONT would discard a SIGTSTP that it has not acted on
+            elif number in _FROM_TERMINAL:
+                self._send(number)
+
     def _obey(self, number: int) -> None:
         if number == signal.SIGURG:
             self._to_background = True
         elif number == signal.SIGCONT:
             self._foreground, self._to_background = not self._to_background, False
             self._continue()
+            while self._early:
+                self._send(self._early.pop(0))
         else:
             self._send(number)
 
