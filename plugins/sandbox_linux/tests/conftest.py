@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
-
 from codex_core.sandbox.policy import SandboxPolicy, SandboxSettings
 from codex_core.types import Command, CommandResult, Denial, Ended, SandboxMode, Strength
 
@@ -30,7 +29,14 @@ _TESTS = os.path.dirname(os.path.abspath(__file__))
 _PACKAGES = ("codex_core", "codex_sandbox_linux", "landlock")
 _TIMEOUT = 30.0
 """Seconds after which a command counts as hanging."""
-_BECOME = "import os,sys; u=int(sys.argv[1]); os.setgroups([]); os.setgid(u); os.setuid(u); os.execv(sys.argv[2],sys.argv[2:])"
+_BECOME = """
+import os, sys
+uid = int(sys.argv[1])
+os.setgroups([])
+os.setgid(uid)
+os.setuid(uid)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
 
 
 def missing(capability: str, reason: str) -> None:
@@ -170,7 +176,7 @@ class Box:
         names = f"ws,outside,home={self.ws!r},{self.outside!r},{self.home!r}\n"
         return [self.user.python, "-I", "-S", "-B", "-c", names + source, *words]
 
-    def run(
+    def run(  # noqa: PLR0913 - each is one independent choice of a test
         self,
         argv: Sequence[str],
         *,
@@ -241,13 +247,19 @@ def _free_uid() -> int:
 
 def _can_use(user: User) -> str:
     """Say why *user* cannot run the packages, empty if it can."""
-    check = f"import sys; sys.path[:0] = sys.argv[1:]; assert sys.version_info >= (3, 11); import {', '.join(_PACKAGES)}"
+    check = (
+        f"import sys; sys.path[:0] = sys.argv[1:]; assert sys.version_info >= (3, 11); import {', '.join(_PACKAGES)}"
+    )
     argv = user.command([user.python, "-I", "-S", "-c", check, *user.folders])
     try:
         done = subprocess.run(argv, capture_output=True, check=False, timeout=20, cwd="/")
     except OSError as error:
         return f"{user.python}: {error.strerror}"
-    return f"{user.python}: {done.stderr.decode(errors='replace').strip().rpartition(chr(10))[2]}" if done.returncode else ""
+    return (
+        f"{user.python}: {done.stderr.decode(errors='replace').strip().rpartition(chr(10))[2]}"
+        if done.returncode
+        else ""
+    )
 
 
 @pytest.fixture(scope="session")
@@ -363,7 +375,7 @@ class Listener:
         self._socket.bind(address)
         if isinstance(address, str) and address[:1] != "\0":
             os.chmod(address, 0o777)
-        self._socket.setblocking(False)
+        self._socket.setblocking(False)  # noqa: FBT003 - the standard library's signature
         self._listens = kind & 0xF != socket.SOCK_DGRAM
         if self._listens:
             self._socket.listen(128)
