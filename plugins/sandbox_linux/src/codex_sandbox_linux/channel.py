@@ -11,6 +11,7 @@ reply    ``kind, value`` as ``<Bi``; :data:`BROKEN` is followed by UTF-8 text
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -42,6 +43,8 @@ BROKEN: Final = 3
 """Could not be set up; *value* is an error number, the text says what failed."""
 ENDED: Final = 4
 """The command and its tree are gone; *value* is the wait status (wait(2))."""
+SPENT: Final = 8
+"""The same, and the jail takes no other command: the last one has changed it."""
 STOPPED: Final = 5
 """Job control stopped the command with the signal *value*."""
 NO_FOLDER: Final = 6
@@ -59,10 +62,13 @@ _DESCRIPTOR: Final = struct.Struct("i")
 def receive(channel: socket.socket, size: int) -> tuple[bytes, list[int]]:
     """Receive one packet of at most *size* bytes, and the descriptors that came with it, closed on exec.
 
-    The standard library's ``recv_fds`` leaves them open in every program that is started.
+    Raises OSError: EMFILE where not all of it arrived.  The standard library's ``recv_fds`` leaves descriptors
+    open in every program that is started.
     """
     room = socket.CMSG_SPACE(_MOST_DESCRIPTORS * _DESCRIPTOR.size)
-    packet, ancillary, _, _ = channel.recvmsg(size, room, socket.MSG_CMSG_CLOEXEC)
+    packet, ancillary, flags, _ = channel.recvmsg(size, room, socket.MSG_CMSG_CLOEXEC)
+    if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), "channel")
     return packet, [number for _, _, data in ancillary for (number,) in _DESCRIPTOR.iter_unpack(data)]
 
 

@@ -125,6 +125,8 @@ class Supervisor:
             self._respond(identity, 0, _CONTINUE)
         except OSError as error:
             self._respond(identity, error.errno or errno.EACCES)
+        except Exception:  # noqa: BLE001 - what the caller hands over must not harm this process
+            self._respond(identity, errno.EFAULT)
 
     def _respond(self, identity: int, error: int, flags: int = 0) -> None:
         try:

@@ -215,6 +215,8 @@ class LinuxLauncher:
         """Take back a jail whose command has ended; *alive* if it can have another."""
         with self._lock:
             self._busy -= 1
+            if not self._busy:
+                self._watch.settle()
             if alive and not jail.plan.terminal:  # a jail keeps its terminal, and terminals do not come back
                 if jail.supervisor is not None:
                     jail.supervisor.forget()
@@ -230,6 +232,7 @@ class LinuxLauncher:
             while self._idle:
                 self._idle.pop().close()
             self._forge.close()
+            self._watch.settle()
             self._watch.close()
 
 
@@ -262,11 +265,11 @@ class Running:
             return None
         if reply is None:
             return self._jail_is_gone()
-        kind, value, _, _ = reply
+        kind, value, text, _ = reply
         if kind == channel.STOPPED:
             self._stopped = value
             return None
-        return self._finish(kind, value)
+        return self._finish(kind, value, text)
 
     def _jail_is_gone(self) -> Ended | None:
         # The channel closes a moment before the last process of the tree is gone; the pidfd says when it is.
@@ -279,8 +282,8 @@ class Running:
         self._ended = Ended(signal=signal.SIGKILL)
         return self._ended
 
-    def _finish(self, kind: int, value: int) -> Ended:
-        self._settle(alive=True)
+    def _finish(self, kind: int, value: int, text: str) -> Ended:
+        self._settle(alive=kind in {channel.ENDED, channel.NO_FOLDER, channel.NO_EXEC})
         program = self._command.argv[0]
         if kind == channel.NO_FOLDER:
             msg = f"the working directory {self._command.cwd!r} cannot be entered: {os.strerror(value)}"
@@ -291,6 +294,9 @@ class Running:
                 raise CommandNotFoundError(msg)
             msg = f"{program}: {os.strerror(value)}"
             raise CommandNotExecutableError(msg)
+        if kind not in {channel.ENDED, channel.SPENT}:
+            msg = f"the sandbox broke before the command ran: {text}"
+            raise SandboxUnavailableError(msg)
         code = os.waitstatus_to_exitcode(value)
         self._ended = Ended(exit_code=code) if code >= 0 else Ended(signal=-code)
         return self._ended
@@ -298,7 +304,7 @@ class Running:
     def _settle(self, *, alive: bool) -> None:
         if self._jail.supervisor is not None:
             self._note(self._jail.supervisor.denials)
-        self._note(self._watch.settle())
+        self._note(self._watch.handle(ended=True))
         self._launcher.give_back(self._jail, alive=alive)
 
     def _note(self, denials: list[Denial]) -> None:

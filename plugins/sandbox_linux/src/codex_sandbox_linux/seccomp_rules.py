@@ -170,6 +170,8 @@ def rules(variant: Variant, supervision: Supervision) -> tuple[Rule, ...]:
     table.append(Rule("clone3", error=errno.ENOSYS))
     table += [Rule("clone", (_masked(0, flag, flag),)) for flag in _NAMESPACE_FLAGS[1:]]
     table += [Rule("unshare", (_masked(0, flag, flag),)) for flag in _NAMESPACE_FLAGS]
+    # The limits of another process, which may be the jail: the next command would inherit them.
+    table.append(Rule("prlimit64", (Condition(0, Comparison.NOT, 0), Condition(2, Comparison.NOT, 0))))
     table += [Rule("ioctl", (_masked(1, request),)) for request in _TERMINAL_REQUESTS]
     if variant is not Variant.NAMESPACES:
         table += [Rule(call) for call in _HOST_IPC]
