@@ -107,6 +107,7 @@ workspaces = st.fixed_dictionaries(
         "network_access": st.booleans() | st.booleans() | odd,
         "exclude_slash_tmp": st.booleans(),
         "exclude_tmpdir_env_var": st.booleans(),
+        "protect_git": st.sampled_from(["all", "hooks"]) | odd,
     },
 )
 promises = st.lists(st.sampled_from([str(one) for one in Promise] + ["nonsense"]), max_size=2)
@@ -172,6 +173,8 @@ def test_the_quick_path_gives_what_the_full_path_gives_or_nothing(
         assert quick is None
         return
     if quick is not None:
+        # Compared as text too: an enumeration's member and its value are equal, and not the same.
+        assert repr(quick.sandbox) == repr(full.config.sandbox_settings())
         assert (quick.sandbox, quick.codex_home) == (full.config.sandbox_settings(), full.codex_home)
         assert full.warnings == ()
         assert full.config.environment_settings() == EnvironmentSettings()

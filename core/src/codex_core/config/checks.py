@@ -63,9 +63,32 @@ def validate(layer: Layer, model: type[TableT]) -> TableT:
     try:
         return model.model_validate(layer.values)
     except ValidationError as error:
-        details = error.errors(include_url=False)
-        more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
-        raise ConfigError(_error_line(layer, details[0]) + more) from None
+        lines = _error_lines(layer, error)
+        more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
+        raise ConfigError(lines[0] + more) from None
+
+
+def errors(layer: Layer, model: type[Table]) -> tuple[str, ...]:
+    """Say everything that is wrong with the types and values of a layer, a line each."""
+    try:
+        model.model_validate(layer.values)
+    except ValidationError as error:
+        return _error_lines(layer, error)
+    return ()
+
+
+def _error_lines(layer: Layer, error: ValidationError) -> tuple[str, ...]:
+    return tuple(_error_line(layer, detail) for detail in error.errors(include_url=False))
+
+
+def unknown_path(path: Sequence[str], model: type[Table] = Config) -> Unknown | None:
+    """Give the first key on a path that no model knows, None if all are known."""
+    table: dict[str, Any] = {}
+    for part in reversed(path):
+        table = {part: table}
+    unknown: list[Unknown] = []
+    _known(table, model, (), unknown)
+    return unknown[0] if unknown else None
 
 
 def _known(

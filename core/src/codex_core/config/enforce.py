@@ -33,7 +33,7 @@ def enforce(
     Raises ConfigError for a value that came from the command line or that nothing can replace.
     """
     replacements, warnings = [], []
-    for path, value in _constrained(config):
+    for path, value in constrained(config):
         violation = constraints.check(dotted(path), value)
         if violation is None:
             continue
@@ -48,7 +48,7 @@ def enforce(
     return tuple(replacements), tuple(warnings)
 
 
-def _constrained(config: Config) -> Iterator[tuple[tuple[str, ...], Any]]:
+def constrained(config: Config) -> Iterator[tuple[tuple[str, ...], Any]]:
     """List the effective values that a requirement may have something to say about."""
     for key in STRICTEST_FIRST:
         yield (key,), str(getattr(config, key))

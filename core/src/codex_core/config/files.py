@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 from typing import Any
 
 from codex_core.config.keys import visible
@@ -137,3 +138,46 @@ def _read(descriptor: int) -> bytes:
     while len(content) <= MAX_BYTES and (part := os.read(descriptor, MAX_BYTES)):
         content += part
     return content
+
+
+def write_file(path: str, text: str, before: bytes | None) -> None:
+    """Replace a file whole, or leave it as it was; its mode, owner and links are kept.
+
+    *before* is what the file was read as, None if there was none.
+
+    Raises ConfigError where it has changed since, or cannot be written.
+    """
+    target = os.path.realpath(path)
+    try:
+        os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
+        temporary = f"{target}.{os.getpid()}.new"
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o600)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                if before is not None:
+                    _copy_owner_and_mode(target, file.fileno())
+                file.write(text.encode())
+                file.flush()
+                os.fsync(file.fileno())
+            _check_unchanged(path, before)
+            os.replace(temporary, target)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise ConfigError(f"{visible(path)}: cannot be written: {error.strerror}") from None
+
+
+def _check_unchanged(path: str, before: bytes | None) -> None:
+    if read_file(path) != before:
+        raise ConfigError(f"{visible(path)}: was changed by somebody else just now; try again")
+
+
+def _copy_owner_and_mode(source: str, descriptor: int) -> None:
+    if os.name == "nt":
+        return
+    status = os.stat(source)
+    if (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):
+        with suppress(PermissionError):  # who may not give it away becomes its owner, as with any editor
+            os.fchown(descriptor, status.st_uid, status.st_gid)
+    os.fchmod(descriptor, stat.S_IMODE(status.st_mode))

@@ -52,6 +52,12 @@ def requirements_layers(context: ConfigContext) -> tuple[Layer, ...]:
     return _layers(REQUIREMENTS_KEY, context)
 
 
+def paths(context: ConfigContext) -> tuple[str, str]:
+    """Name the property lists of the device and of the user.  No variable and no flag moves them."""
+    folder = os.path.join(context.system_root, *MANAGED_PREFERENCES)
+    return os.path.join(folder, f"{DOMAIN}.plist"), os.path.join(folder, _user_name(), f"{DOMAIN}.plist")
+
+
 def encode_payload(text: str) -> str:
     """Encode TOML as device management wants it: base64 on one line."""
     return b64encode(text.encode()).decode("ascii")
@@ -84,12 +90,8 @@ def _layers(key: str, context: ConfigContext) -> tuple[Layer, ...]:
 
 def _preferences(key: str, context: ConfigContext) -> list[Preference]:
     """Collect the values of one key, the weakest scope first, each once."""
-    folder = os.path.join(context.system_root, *MANAGED_PREFERENCES)
     found = []
-    for path in (
-        os.path.join(folder, f"{DOMAIN}.plist"),
-        os.path.join(folder, _user_name(), f"{DOMAIN}.plist"),
-    ):
+    for path in paths(context):
         content = read_file(path, guard=context.system_root)
         if content is not None:
             preferences = _property_list(content, path)

@@ -21,7 +21,7 @@ from codex_core.config.layers import merge
 from codex_core.config.overrides import Override, parse_override
 from codex_core.errors import CodexError
 from codex_core.sandbox.policy import SandboxSettings
-from codex_core.types import ApprovalMode, Promise, SandboxMode
+from codex_core.types import ApprovalMode, Promise, ProtectGit, SandboxMode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -91,6 +91,7 @@ def _settings(values: Mapping[str, Any], cwd: str) -> SandboxSettings:
     return SandboxSettings(
         mode=SandboxMode(mode),
         writable_roots=tuple(workspace.get("writable_roots", ())),
+        protect_git=ProtectGit(workspace.get("protect_git", ProtectGit.ALL)),
         allow_degraded=tuple(table.get("allow_degraded", ())),
         backend=backend,
         **{flag: workspace.get(flag, False) for flag in _FLAGS},
@@ -137,8 +138,9 @@ def _plain_promises(table: Mapping[str, Any]) -> bool:
 def _plain_workspace(table: Mapping[str, Any]) -> bool:
     roots = table.get("writable_roots", [])
     return (
-        table.keys() <= {"writable_roots", *_FLAGS}
+        table.keys() <= {"writable_roots", "protect_git", *_FLAGS}
         and isinstance(roots, list)
         and all(isinstance(root, str) for root in roots)
         and all(isinstance(table.get(flag, False), bool) for flag in _FLAGS)
+        and table.get("protect_git", ProtectGit.ALL) in list(ProtectGit)
     )

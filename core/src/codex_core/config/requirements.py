@@ -204,12 +204,7 @@ def load(context: ConfigContext) -> Constraints:
     Raises ConfigError where a file is there and cannot be trusted, read, parsed or understood, and where
     together they leave nothing to choose.
     """
-    layers = (
-        *sources.file_layers(
-            "requirements", sources.MANAGED, sources.requirements_path(context), guard=context.system_root
-        ),
-        *mdm.requirements_layers(context),
-    )
+    layers = (*sources.requirements_layers(context), *mdm.requirements_layers(context))
     constraints = Constraints(tuple(map(requirement, layers)))
     for key, order in STRICTEST_FIRST.items():
         if all(constraints.check(key, value) for value in order):

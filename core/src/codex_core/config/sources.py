@@ -192,6 +192,11 @@ def managed_layers(context: ConfigContext) -> tuple[Layer, ...]:
     return file_layers("managed", MANAGED, managed_path(context), guard=context.system_root)
 
 
+def requirements_layers(context: ConfigContext) -> tuple[Layer, ...]:
+    """Read the file of constraints; raises ConfigError as :func:`managed_layers`."""
+    return file_layers("requirements", MANAGED, requirements_path(context), guard=context.system_root)
+
+
 def user_layers(context: ConfigContext) -> tuple[Layer, ...]:
     """Read the user's own file, if there is one."""
     return file_layers("user", USER, os.path.join(context.codex_home, USER_FILE))

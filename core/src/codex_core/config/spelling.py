@@ -48,6 +48,11 @@ def canonical(layer: Layer, *, folder: str | None, environ: Mapping[str, str]) -
     return layer
 
 
+def canonical_path(path: tuple[str, ...]) -> tuple[str, ...]:
+    """Give the one form of a key path that may be written in another spelling."""
+    return ("otel", *path[2:]) if path[:2] == EXPORTER and len(path) > len(EXPORTER) else path
+
+
 def _exporter(layer: Layer, values: dict[str, Any], renames: dict[KeyPath, KeyPath]) -> None:
     otel = values.get("otel")
     table = find(values, EXPORTER)[1]
