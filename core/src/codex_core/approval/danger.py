@@ -189,25 +189,48 @@ def _executed_by_find(argv: Sequence[str]) -> Iterator[tuple[str, ...]]:
 
 
 def _look_at_nested(command: tuple[str, ...], depth: int) -> None:
-    """Follow shell lines inside words: ``sh -c``, ``eval``, ``ssh host``, ..."""
+    """Follow the shell lines inside words, and refuse those that only running would tell."""
+    name = program_name(command[0])
+    if name in {"source", "."} and any(word.startswith((UNKNOWN, "http")) for word in command[1:]):
+        raise Danger(f"{name}: what it would run is only known when it runs")
+    if name in kinds().shells and shell_script(command) is None and any(UNKNOWN in word for word in command[1:2]):
+        raise Danger(f"{name}: what it would run is only known when it runs")
+    for line in nested_lines(command):
+        if UNKNOWN in line and name in {*kinds().shells, "eval"}:
+            raise Danger(f"{name}: what it would run is only known when it runs")
+        _look_at_line(line.replace(UNKNOWN, "_"), depth + 1)
+
+
+def nested_lines(command: Sequence[str]) -> list[str]:
+    """Give the shell lines that *command* would run from its words: ``sh -c``, ``eval``, ``ssh host``, ..."""
     name = program_name(command[0])
     if name in kinds().shells:
         script = shell_script(command)
-        if script is not None:
-            if UNKNOWN in script:
-                raise Danger(f"{name}: what it would run is only known when it runs")
-            _look_at_line(script, depth + 1)
-        elif UNKNOWN in command[1:] or any(UNKNOWN in word for word in command[1:2]):
-            raise Danger(f"{name}: what it would run is only known when it runs")
-    elif name in {"source", "."} and any(word.startswith((UNKNOWN, "http")) for word in command[1:]):
-        raise Danger(f"{name}: what it would run is only known when it runs")
-    elif name in kinds().lines:
-        words = [word.partition("=")[2] or word if name == "alias" else word for word in command[1:]]
-        if name == "eval" and any(UNKNOWN in word for word in words):
-            raise Danger("eval: what it would run is only known when it runs")
-        suffixes = [" ".join(words[at:]) for at in range(min(len(words), _DEEPEST))]
-        for line in [*suffixes, *(word for word in words if " " in word)]:
-            _look_at_line(line.replace(UNKNOWN, "_"), depth + 1)
+        return [] if script is None else [script]
+    if name not in kinds().lines:
+        return []
+    words = [word.partition("=")[2] or word if name == "alias" else word for word in command[1:]]
+    suffixes = [" ".join(words[at:]) for at in range(min(len(words), _DEEPEST))]
+    return [*suffixes, *(word for word in words if " " in word)]
+
+
+def possible_commands(argv: Sequence[str]) -> list[tuple[str, ...]]:
+    """Give everything that *argv* could run, as far as it can be made out, itself first."""
+    found: list[tuple[str, ...]] = []
+    with suppress(Danger, RecursionError):
+        _collect(tuple(argv), 0, found)
+    return found
+
+
+def _collect(argv: tuple[str, ...], depth: int, found: list[tuple[str, ...]]) -> None:
+    if depth > _DEEPEST:
+        raise Danger("it is nested too deeply to be understood")
+    for command in unwrapped(argv):
+        found.append(command)
+        for line in nested_lines(command):
+            for pipeline in survey(line.replace(UNKNOWN, "_")).pipelines:
+                for stage in pipeline:
+                    _collect(stage.words, depth + 1, found)
 
 
 def shell_script(command: Sequence[str]) -> str | None:

@@ -66,7 +66,7 @@ def judge(argv: Sequence[str], around: Surroundings) -> Safety:
         return Safety(SafetyClass.ASK, "a word holds what no program can be given")
     try:
         match argv:
-            case [shell, "-c" | "-lc", line] if os.path.basename(shell) in UNDERSTOOD_SHELLS:
+            case [shell, "-c" | "-lc", line] if is_understood_shell(shell):
                 return Safety(SafetyClass.SAFE, _why_line_is_safe(shell, line, around))
         return Safety(SafetyClass.SAFE, _why_safe(argv, around))
     except NotSafeError as error:
@@ -113,21 +113,35 @@ def _require_harmless_startup(around: Surroundings) -> None:
 
 
 def _require_system_program(word: str, around: Surroundings) -> None:
-    """Find the program as the system will, and insist on one that nobody but root can have put there."""
+    """Insist that the program is one that nobody but root can have put there; one that is missing does no harm."""
+    found = found_program(word, around)
+    if found is not None:
+        _require_system_file(found, around)
+
+
+def found_program(word: str, around: Surroundings) -> str | None:
+    """Find the file of a program as the system will, None if there is none.
+
+    Raises NotSafeError where that depends on the folder, and the folder is not known or in ``PATH``.
+    """
     if "/" in word:
-        _require_system_file(word, around)
-        return
+        if around.folder is None and not os.path.isabs(word):
+            msg = f"after cd it is not known where {word!r} is"
+            raise NotSafeError(msg)
+        return os.path.join(around.folder or "/", word)
     for folder in around.environ.get("PATH", os.defpath).split(os.pathsep):
         if not os.path.isabs(folder):
             msg = f"PATH has the entry {folder!r}, so {word} may come from any folder"
             raise NotSafeError(msg)
-        if any(contains(root, canonical(folder)) for root in around.policy.writable_roots):
-            msg = f"PATH has {folder}, where commands can write, before {word} is found"
-            raise NotSafeError(msg)
         found = os.path.join(folder, word)
         if os.path.lexists(found) and not os.path.isdir(found):
-            _require_system_file(found, around)
-            return
+            return found
+    return None
+
+
+def is_understood_shell(word: str) -> bool:
+    """Say whether *word* names a shell whose lines can be read; not whether that is what it runs."""
+    return os.path.basename(word) in UNDERSTOOD_SHELLS
 
 
 def _require_system_file(path: str, around: Surroundings) -> None:
