@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import plistlib
+from base64 import b64encode
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +53,12 @@ class Machine:
     def requirements(self, text: str) -> None:
         self.requirements_file.parent.mkdir(parents=True, exist_ok=True)
         self.requirements_file.write_text(text)
+
+    def mdm(self, text: str, key: str = "config_toml_base64") -> None:
+        preferences = self.root / "Library" / "Managed Preferences" / "com.openai.codex.plist"
+        preferences.parent.mkdir(parents=True, exist_ok=True)
+        payload = b64encode(text.encode()).decode()
+        preferences.write_bytes(plistlib.dumps({key: payload}, fmt=plistlib.FMT_BINARY))
 
     def load(self, *overrides: Any, **options: Any) -> Loaded:
         return load_config(**self._arguments(overrides, options))
