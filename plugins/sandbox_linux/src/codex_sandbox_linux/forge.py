@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, Protocol
 from codex_core.errors import SandboxUnavailableError
 
 from codex_sandbox_linux import channel, jail, kernel, namespaces
+from codex_sandbox_linux.ending import kill_below
 from codex_sandbox_linux.plan import Plan, Rung
 from codex_sandbox_linux.seccomp_rules import Supervision
 
@@ -89,13 +90,8 @@ class LocalForge:
     def sweep(self) -> None:
         """See :meth:`Forge.sweep`."""
         self.forget_ended_jails()
-        while orphans := jail.descendants(os.getpid(), without=self._jails):
-            for pid in orphans:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                    os.waitpid(pid, 0)
-                except (ProcessLookupError, ChildProcessError, PermissionError):
-                    continue
+        for pid, _ in kill_below(in_own_namespace=False, without=self._jails):
+            self._jails.discard(pid)
 
     def close(self) -> None:
         """See :meth:`Forge.close`."""

@@ -16,11 +16,12 @@ import socket
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from codex_sandbox_linux import channel, kernel, landlock_rules, namespaces, seccomp, self_test
+from codex_sandbox_linux.ending import ended_children, kill_below
 from codex_sandbox_linux.plan import Rung
 from codex_sandbox_linux.seccomp_rules import Supervision
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container
+    from collections.abc import Callable
 
     from codex_sandbox_linux.plan import Plan
 
@@ -163,13 +164,7 @@ class _Server:
             channel.send_reply(self._owner, channel.NO_EXEC, error.errno or 0)
 
     def _reap(self) -> None:
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
+        for pid, status in ended_children():
             if pid != self._child:
                 continue
             if os.WIFSTOPPED(status):
@@ -195,29 +190,13 @@ class _Server:
         self._signal(signal.SIGHUP)
 
     def _end_tree(self) -> None:
-        """Kill all that is below until nothing is left; if the command was among it, report its end."""
+        """Kill everything below; if the command was among it, report its end."""
         ended = None
-        while self._kill_all():
-            pid, status = os.waitpid(-1, 0)
-            if pid == self._child:
+        for pid, status in kill_below(in_own_namespace=self._has_pid_namespace):
+            if pid == self._child and not os.WIFSTOPPED(status):
                 self._child, ended = 0, status
         if ended is not None:
             self._report_end(ended)
-
-    def _kill_all(self) -> bool:
-        if self._has_pid_namespace:
-            try:
-                os.kill(-1, signal.SIGKILL)
-            except ProcessLookupError:
-                return False
-            return True
-        below = descendants(os.getpid())
-        for pid in below:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except (ProcessLookupError, PermissionError):
-                continue
-        return bool(below)
 
 
 def _limits_and_priorities() -> tuple[object, ...]:
@@ -287,24 +266,3 @@ def _start_on_terminal(path: bytes, argv: list[bytes], env: dict[bytes, bytes], 
         os.waitpid(pid, 0)
         raise OSError(int(failed), os.strerror(int(failed)))
     return pid
-
-
-def descendants(ancestor: int, without: Container[int] = ()) -> list[int]:
-    """List the processes below *ancestor*, leaving out the trees of those in *without*."""
-    children: dict[int, list[int]] = {}
-    for name in os.listdir("/proc"):
-        if not name.isdigit() or int(name) in without:
-            continue
-        try:
-            with open(f"/proc/{name}/stat", "rb") as file:
-                parent = int(file.read().rpartition(b")")[2].split()[1])
-        except OSError:
-            continue
-        children.setdefault(parent, []).append(int(name))
-    found: list[int] = []
-    waiting = [ancestor]
-    while waiting:
-        below = children.get(waiting.pop(), [])
-        found += below
-        waiting += below
-    return found

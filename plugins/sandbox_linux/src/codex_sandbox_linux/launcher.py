@@ -160,7 +160,7 @@ class LinuxLauncher:
         self._forge = forge
         self._lock = threading.Lock()
         self._idle: list[Jail] = []
-        self._busy = 0
+        self._busy: set[Jail] = set()
         self._watch = Watch(policy)
         try:
             jail, self.strength = establish(forge, policy)
@@ -208,13 +208,16 @@ class LinuxLauncher:
                 except OSError as error:
                     msg = f"the sandbox cannot be set up: {error.filename or 'clone'}: {error.strerror}"
                     raise SandboxUnavailableError(msg) from error
-            self._busy += 1
-            return self._idle.pop()
+            jail = self._idle.pop()
+            self._busy.add(jail)
+            return jail
 
     def give_back(self, jail: Jail, *, alive: bool) -> None:
         """Take back a jail whose command has ended; *alive* if it can have another."""
         with self._lock:
-            self._busy -= 1
+            if jail not in self._busy:  # the launcher was closed
+                return
+            self._busy.remove(jail)
             if not self._busy:
                 self._watch.settle()
             if alive and not jail.plan.terminal:  # a jail keeps its terminal, and terminals do not come back
@@ -229,8 +232,8 @@ class LinuxLauncher:
     def close(self) -> None:
         """See :meth:`codex_core.types.Launcher.close`."""
         with self._lock:
-            while self._idle:
-                self._idle.pop().close()
+            while self._idle or self._busy:
+                (self._idle or self._busy).pop().close()
             self._forge.close()
             self._watch.settle()
             self._watch.close()
@@ -254,6 +257,8 @@ class Running:
 
     def advance(self) -> Ended | None:
         """See :meth:`codex_core.types.Running.advance`."""
+        if self._jail.epoll.closed:  # the launcher was closed
+            self._ended = self._ended or Ended(signal=signal.SIGKILL)
         if self._ended is not None:
             return self._ended
         if self._jail.supervisor is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING
 
 from codex_core.errors import SandboxUnavailableError
@@ -25,6 +26,7 @@ class LinuxBackend(SandboxBackend):
     def __init__(self) -> None:
         """Start nothing yet."""
         self._prepared: dict[SandboxPolicy, LinuxLauncher] = {}
+        weakref.finalize(self, _close_all, self._prepared)
 
     @hookimpl
     def probe(self) -> Strength:
@@ -41,6 +43,7 @@ class LinuxBackend(SandboxBackend):
     @hookimpl
     def unsupported(self, policy: SandboxPolicy) -> Sequence[str]:
         """Set the sandbox up; what stands in the way is the answer, and the launcher is kept for :meth:`launcher`."""
+        _close_all(self._prepared)
         try:
             self._prepared[policy] = LinuxLauncher(policy, HelperForge())
         except SandboxUnavailableError as error:
@@ -51,3 +54,8 @@ class LinuxBackend(SandboxBackend):
     def launcher(self, policy: SandboxPolicy) -> Launcher:
         """Start the helper and the first jail."""
         return self._prepared.pop(policy, None) or LinuxLauncher(policy, HelperForge())
+
+
+def _close_all(prepared: dict[SandboxPolicy, LinuxLauncher]) -> None:
+    while prepared:
+        prepared.popitem()[1].close()
