@@ -88,6 +88,47 @@ def test_an_exporter_that_makes_no_sense_is_refused_where_it_stands(machine: Any
     assert says in str(caught.value)
 
 
+def test_variables_in_headers_are_expanded_when_the_exporter_is_opened(machine: Any) -> None:
+    machine.user('[otel]\nexporter = { otlp-http = { headers = { X-Key = "Bearer ${TOKEN}", b = "$HOME" } } }\n')
+    machine.environ["TOKEN"] = "abc"
+    assert machine.load().exporter_settings() == {"headers": {"x-key": "Bearer abc", "b": "$HOME"}}
+
+
+@pytest.mark.parametrize(
+    ("header", "value", "says"),
+    [
+        ("x", "${TOKEN}", "the environment variable TOKEN is not set"),
+        ("x", "${}", '"${}" is no variable; write ${NAME}'),
+        ("x", "${A", '"${A" is no variable; write ${NAME}'),
+        ("x", "${A B}", '"${A B}" is no variable; write ${NAME}'),
+        ("x", "a\\nb", "holds characters that no header can have"),
+        ("x y", "a", '"x y" is no name of a header'),
+        ("", "a", '"" is no name of a header'),
+    ],
+)
+def test_a_header_that_cannot_be_sent_is_refused_with_its_place(
+    machine: Any, header: str, value: str, says: str
+) -> None:
+    machine.user(f'[otel]\nexporter = "otlp-http"\n[otel.otlp-http.headers]\n"{header}" = "{value}"\n')
+    with pytest.raises(ConfigError) as caught:
+        machine.load().exporter_settings()
+    message = str(caught.value)
+    assert message.startswith(f"{machine.user_file}:4:1: otel.otlp-http.headers.")
+    assert message.endswith(says)
+
+
+def test_a_variable_cannot_break_out_of_its_header(machine: Any) -> None:
+    machine.user('[otel]\nexporter = { otlp-http = { headers = { x = "${TOKEN}" } } }\n')
+    machine.environ["TOKEN"] = "a\r\nEvil: 1"
+    with pytest.raises(ConfigError, match="holds characters that no header can have"):
+        machine.load().exporter_settings()
+
+
+def test_the_headers_of_an_exporter_that_is_not_chosen_do_not_matter(machine: Any) -> None:
+    machine.user('[otel.otlp-http.headers]\nx = "${TOKEN}"\n')
+    assert machine.load().exporter_settings() == {"headers": {}}
+
+
 def test_certificates_are_found_beside_the_file(machine: Any) -> None:
     machine.user('[otel.otlp-grpc.tls]\nca-certificate = "ca.pem"\nclient-private-key = "/k.pem"\n')
     tls = machine.load().config.otel.exporter_table("otlp-grpc").tls
@@ -102,14 +143,25 @@ def test_certificates_are_found_beside_the_file(machine: Any) -> None:
         ("[features]\nweb_search_request = false", WebSearch.DISABLED, False),
         ('web_search = "cached"', WebSearch.CACHED, True),
         ('web_search = "disabled"', WebSearch.DISABLED, False),
+        ("[tools]\nweb_search = true", WebSearch.LIVE, True),
+        ("[tools]\nweb_search = true\n[features]\nweb_search_request = false", WebSearch.DISABLED, False),
         ('web_search = "indexed"\nfeatures.web_search_request = true', WebSearch.INDEXED, True),
     ],
-    ids=["nothing", "seed on", "seed off", "cached", "disabled", "both"],
+    ids=["nothing", "on", "off", "cached", "disabled", "old", "old and new", "both"],
 )
 def test_both_spellings_of_web_search_agree(machine: Any, text: str, mode: WebSearch, *, switch: bool) -> None:
     machine.user(text)
     config = machine.load().config
     assert (config.web_search, config.features.web_search_request) == (mode, switch)
+
+
+def test_the_old_spelling_of_web_search_is_deprecated(machine: Any) -> None:
+    machine.user("[tools]\nweb_search = true\n")
+    loaded = machine.load()
+    assert loaded.warnings == (
+        f"{machine.user_file}:2:1: tools.web_search = true is deprecated; use features.web_search_request",
+    )
+    assert loaded.origins["web_search"].line == 2
 
 
 def test_the_highest_layer_decides_on_web_search_whatever_it_spells(machine: Any) -> None:

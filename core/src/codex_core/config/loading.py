@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 from codex_core.config import checks, mdm, requirements, sources
 from codex_core.config.defaults import AUTO, BACKENDS, BY_TRUST, CAREFUL, repository_of, trust_entry
 from codex_core.config.enforce import enforce
-from codex_core.config.keys import dotted, quoted, visible
+from codex_core.config.headers import checked_header, expanded
+from codex_core.config.keys import dotted, quoted, shown, visible
 from codex_core.config.layers import Origin, find, givers, merge_layers, origins
 from codex_core.config.model import EXPORTERS, Config, is_plugin_table
 from codex_core.config.overrides import Override, parse_override
 from codex_core.config.requirements import Constraints
 from codex_core.config.sources import ConfigContext, Layer
-from codex_core.config.spelling import canonical
+from codex_core.config.spelling import TOOLS_WEB_SEARCH, canonical
 from codex_core.errors import ConfigError
 from codex_core.types import ApprovalMode
 
@@ -44,6 +45,24 @@ class Loaded:
     defaults_note: str | None = None
     """One line for the user where nothing chose the mode."""
     context: ConfigContext = field(kw_only=True, repr=False)
+
+    def exporter_settings(self) -> dict[str, Any]:
+        """Give the settings of the chosen exporter, with the variables in its headers expanded.
+
+        Header names are in lower case, as OTLP over gRPC wants them.  Raises ConfigError for a variable
+        that is not set, and for a header that cannot be sent.
+        """
+        name = self.config.otel.exporter
+        settings = self.config.otel.exporter_table(name).model_dump(exclude_none=True, by_alias=True)
+        headers = {}
+        for header, value in settings.get("headers", {}).items():
+            path = ("otel", name, "headers", header)
+            try:
+                headers[checked_header(header)] = expanded(value, self.context.environ)
+            except ConfigError as error:
+                layer = givers(self.layers, path)[0]
+                raise ConfigError(f"{layer.place(path)}: {dotted(layer.spelled(path))}: {error}") from None
+        return settings | {"headers": headers}
 
     @cached_property
     def origins(self) -> Mapping[str, Origin]:
@@ -216,9 +235,12 @@ def _without_effect(layers: Sequence[Layer], values: Mapping[str, Any]) -> Itera
                 yield f"{place}: {dotted(path)} has no effect: {chooser} is not {quoted(name)}"
 
 
-def _deprecations(layers: Sequence[Layer], values: Mapping[str, Any]) -> tuple[str, ...]:
-    if values.get("approval_policy") != ApprovalMode.ON_FAILURE:
-        return ()
-    key = ("approval_policy",)
-    place = givers(layers, key)[0].place(key)
-    return (f'{place}: approval_policy = "on-failure" is deprecated; use "on-request"',)
+def _deprecations(layers: Sequence[Layer], values: Mapping[str, Any]) -> Iterator[str]:
+    for path, old, instead in (
+        (("approval_policy",), ApprovalMode.ON_FAILURE, 'use "on-request"'),
+        (TOOLS_WEB_SEARCH, None, "use features.web_search_request"),
+    ):
+        found, value = find(values, path)
+        if found and old in {value, None}:
+            place = givers(layers, path)[0].place(path)
+            yield f"{place}: {dotted(path)} = {shown(value)} is deprecated; {instead}"

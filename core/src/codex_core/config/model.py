@@ -159,6 +159,14 @@ class Features(Table):
     )
 
 
+class Tools(Table):
+    """An older place of switches."""
+
+    web_search: bool | None = Field(
+        default=None, description="Another spelling of `features.web_search_request`; deprecated."
+    )
+
+
 class Project(Table):
     """What is known about one folder."""
 
@@ -294,6 +302,7 @@ class Config(Table):
         "`live` from the network. Another spelling of `features.web_search_request`, which is `live`.",
     )
     features: Features = Field(default=Features(), description="Switches.")
+    tools: Tools = Field(default=Tools(), description="An older place of switches.")
     projects: dict[str, Project] = Field(default={}, description="What is known about folders, by absolute path.")
     plugins: Plugins = Field(default=Plugins(), description="Which installed plugins take part.")
     otel: Otel = Field(default=Otel(), description="Telemetry.")
@@ -307,6 +316,9 @@ class Config(Table):
         default=None, description="How much of its thinking the model shows."
     )
     model_verbosity: Annotated[Verbosity, _LAX] | None = Field(default=None, description="How long its answers are.")
+    model_context_window: int | None = Field(
+        default=None, ge=1, description="Tokens that the model can take in; what is known of it where unset."
+    )
     profile: str | None = Field(default=None, description="Which of `profiles` to use.")
     profiles: dict[str, Profile] = Field(default={}, description="Sets of values that are chosen together, by name.")
 

@@ -7,11 +7,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from codex_core.config.defaults import BACKENDS
 from codex_core.config.model import BackendTable, Config, ExporterTable, Table
 from codex_core.config.requirements import Requirements
 
 DIALECT = "http://json-schema.org/draft-07/schema#"
 """What editors of TOML understand."""
+
+
+OTHER_BACKENDS = "^sandbox_([^mwb]|m[^o]|w[^o]|b[^a])"
+"""The tables of backends that plugins bring, told from ``sandbox_mode``, ``sandbox_workspace_write`` and
+``sandbox_backend`` by their first letters: the regular expressions of editors cannot look ahead."""
 
 
 def config_schema() -> dict[str, Any]:
@@ -20,7 +26,8 @@ def config_schema() -> dict[str, Any]:
     definitions = schema["definitions"]
     backend, exporter = _reference(definitions, BackendTable), _reference(definitions, ExporterTable)
     schema["additionalProperties"] = False
-    schema["patternProperties"] = {"^sandbox_[A-Za-z0-9_-]+$": backend}
+    schema["properties"] |= {f"sandbox_{name}": backend for name in BACKENDS}
+    schema["patternProperties"] = {OTHER_BACKENDS: backend}
     otel = definitions["Otel"]
     otel["additionalProperties"] = exporter
     named = {"type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": exporter}

@@ -5,7 +5,7 @@ Pure, one layer at a time, so that the last layer that speaks wins whatever spel
 * ``exporter = { NAME = { ... } }`` and ``[otel.exporter.NAME]`` become ``exporter = "NAME"`` and
   ``[otel.NAME]``, so that a layer above may choose the exporter by its bare name and leave the
   details to a layer below;
-* ``web_search`` and ``features.web_search_request`` imply each other;
+* ``web_search`` and ``features.web_search_request`` imply each other, and ``tools.web_search`` implies both;
 * relative paths and ``~`` become absolute.
 
 What has a wrong type is left as it is; :mod:`codex_core.config.checks` reports it.
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 EXPORTER = ("otel", "exporter")
 WEB_SEARCH = ("web_search",)
 WEB_SEARCH_REQUEST = ("features", "web_search_request")
+TOOLS_WEB_SEARCH = ("tools", "web_search")
+"""Deprecated, as in the reference client."""
 TLS_PATHS = ("ca-certificate", "client-certificate", "client-private-key")
 
 
@@ -42,7 +44,8 @@ def canonical(layer: Layer, *, folder: str | None, environ: Mapping[str, str]) -
     values = merge({}, layer.values)
     renames = dict(layer.renames)
     _exporter(layer, values, renames)
-    _web_search(layer, values, renames)
+    _tools(layer, values, renames)
+    _web_search(replace(layer, renames=renames), values, renames)
     layer = replace(layer, values=values, renames=renames)
     _resolve_paths(layer, values, folder, environ)
     return layer
@@ -69,6 +72,14 @@ def _exporter(layer: Layer, values: dict[str, Any], renames: dict[KeyPath, KeyPa
     otel["exporter"] = name
     otel[name] = settings
     renames["otel", name] = layer.spelled((*EXPORTER, name))
+
+
+def _tools(layer: Layer, values: dict[str, Any], renames: dict[KeyPath, KeyPath]) -> None:
+    found, switch = find(values, TOOLS_WEB_SEARCH)
+    features = values.setdefault("features", {}) if found else None
+    if isinstance(switch, bool) and isinstance(features, dict) and "web_search_request" not in features:
+        features["web_search_request"] = switch
+        renames[WEB_SEARCH_REQUEST] = layer.spelled(TOOLS_WEB_SEARCH)
 
 
 def _web_search(layer: Layer, values: dict[str, Any], renames: dict[KeyPath, KeyPath]) -> None:
