@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import select
 import signal
 import socket
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
     _Start = Callable[[bytes, list[bytes], dict[bytes, bytes], list[int]], int]
 
-_LIMITS: Final = 16  # RLIM_NLIMITS of getrlimit(2)
 _NETLINK_SOCK_DIAG: Final = 4
 _IGNORED: Final = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 _RESTORED: Final = (*_IGNORED, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ)
@@ -109,7 +107,7 @@ class _Server:
         self._has_pid_namespace = bool(plan.clone_flags)
         self._owner = owner
         self._child = 0
-        self._as_made = _limits_and_priorities()
+        self._as_made = _scheduling()
         self._poll = select.poll()
         self._poll.register(owner, select.POLLIN)
         wakeup, self._wakeup_write = os.pipe()
@@ -176,7 +174,7 @@ class _Server:
 
     def _report_end(self, status: int) -> None:
         os.chdir("/")
-        unchanged = _limits_and_priorities() == self._as_made
+        unchanged = _scheduling() == self._as_made
         channel.send_reply(self._owner, channel.ENDED if unchanged else channel.SPENT, status)
 
     def _signal(self, number: int) -> None:
@@ -199,10 +197,12 @@ class _Server:
             self._report_end(ended)
 
 
-def _limits_and_priorities() -> tuple[object, ...]:
-    """Give what a process of the same user can change of this one, and the next command would inherit."""
-    limits = [resource.getrlimit(kind) for kind in range(_LIMITS)]
-    return (limits, os.getpriority(os.PRIO_PROCESS, 0), os.sched_getaffinity(0), os.sched_getscheduler(0))
+def _scheduling() -> tuple[object, ...]:
+    """Give what a process of the same user can change of this one, and the next command would inherit.
+
+    Limits are not among it: the filter refuses to change those of another process.
+    """
+    return os.getpriority(os.PRIO_PROCESS, 0), os.sched_getaffinity(0), os.sched_getscheduler(0)
 
 
 def _first_that_runs(argv: list[bytes], env: dict[bytes, bytes], start: Callable[[bytes], int]) -> int:
