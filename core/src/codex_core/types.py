@@ -105,6 +105,25 @@ class Strength:
     """What is not kept here, each with the reason."""
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one command, with all that it starts, may use up; None is no limit."""
+
+    wall_time: float | None = None
+    """Seconds."""
+    cpu_time: float | None = None
+    """Seconds, of all processes together."""
+    memory: int | None = None
+    """Bytes that are not files, of all processes together."""
+    processes: int | None = None
+    open_files: int | None = None
+    """Of each process."""
+    file_size: int | None = None
+    """Bytes, of each file that is written."""
+    output_size: int | None = None
+    """Bytes of captured output."""
+
+
 class Decision(IntEnum):
     """What an approval policy wants; ordered, so that the strictest of several is ``max()``."""
 
@@ -192,10 +211,12 @@ class Denial:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a process ended: exactly one of the two is set."""
+    """How a process ended: exactly one of the first two is set."""
 
     exit_code: int | None = None
     signal: int | None = None
+    limit: str = ""
+    """The field of :class:`Limits` that ended it, where one did."""
 
     @property
     def returncode(self) -> int:
@@ -228,7 +249,7 @@ class Running(Protocol):
     """A command under way in a :class:`Launcher`.  All methods are for one thread at a time."""
 
     def fileno(self) -> int:
-        """A descriptor that polls readable when :meth:`advance` has something to do."""
+        """Give a descriptor that polls readable when :meth:`advance` has something to do."""
         ...
 
     def advance(self) -> Ended | None:
@@ -239,7 +260,7 @@ class Running(Protocol):
         ...
 
     def stopped(self) -> int | None:
-        """The signal that job control stopped the command with (once for each stop), or None."""
+        """Give the signal that job control stopped the command with (once for each stop), or None."""
         ...
 
     def signal(self, number: int) -> None:
@@ -251,7 +272,7 @@ class Running(Protocol):
         ...
 
     def denials(self) -> tuple[Denial, ...]:
-        """What was denied so far, in order, each once."""
+        """Give what was denied so far, in order, each once."""
         ...
 
 

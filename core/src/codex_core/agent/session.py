@@ -28,7 +28,7 @@ from codex_core.sandbox.environment import child_environment
 from codex_core.sandbox.policy import build_policy, contains
 from codex_core.sandbox.suspicion import suspects
 from codex_core.telemetry.emitter import Emitter
-from codex_core.types import Action, Command, Decision, Network, SandboxMode, Verdict
+from codex_core.types import Action, Command, Decision, Limits, Network, SandboxMode, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -223,6 +223,9 @@ class Session:
         settings, backend = self.config.environment_settings(), launcher.strength.backend
         inherited = child_environment(self._environ, settings, self.policy, backend)
         command = Command(action.argv, action.cwd, {**inherited, **env})
+        limits = self.policy.limits if launcher is not self._direct else Limits()
+        limited = limits.wall_time is not None and (timeout is None or limits.wall_time < timeout)
+        timeout = limits.wall_time if limited else timeout
         if stdio.attach:
             result = terminal.attach(launcher, command, timeout=timeout)
         else:
@@ -232,8 +235,11 @@ class Session:
                 stdin=stdio.stdin,
                 timeout=timeout,
                 output_limit=stdio.output_limit,
+                output_most=limits.output_size,
                 on_output=stdio.on_output,
             )
+        if limited and result.timed_out:
+            result = replace(result, ended=replace(result.ended, limit="wall_time"))
         if launcher is not self._direct and result.returncode != 0 and not result.denials:
             guessed = suspects(result.stderr + b"\n" + result.stdout, self.policy, action.cwd)
             result = replace(result, denials=guessed)

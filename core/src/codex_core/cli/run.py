@@ -65,6 +65,7 @@ def as_dict(result: CommandResult) -> dict[str, Any]:
         "signal": result.ended.signal,
         "returncode": result.returncode,
         "timed_out": result.timed_out,
+        "limit": result.ended.limit or None,
         "duration": round(result.duration, 6),
         "stdout": result.stdout.decode(errors="replace"),
         "stderr": result.stderr.decode(errors="replace"),
@@ -99,7 +100,9 @@ def _seconds(text: str) -> float:
 
 
 def _explain(result: CommandResult, timeout: float | None) -> None:
-    if result.timed_out:
+    if result.ended.limit:
+        options.say(f"ended: it went over limits.{result.ended.limit}")
+    elif result.timed_out:
         options.say(f"ended after {timeout:g} seconds")
     for denial in result.denials:
         options.say(options.denial_line(denial))

@@ -89,6 +89,8 @@ def _run(asked: options.Given, words: Sequence[str]) -> int:
     except PluginNotFoundError:
         return _by_host(policy, command, backend)
     result: CommandResult = discovery.load(plugin)(policy, command)  # type: ignore[operator]  # the namespace's promise
+    if result.ended.limit:
+        options.say(f"ended: it went over limits.{result.ended.limit}")
     for denial in result.denials:
         options.say(options.denial_line(denial))
     return result.returncode

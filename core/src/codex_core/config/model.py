@@ -10,9 +10,9 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from codex_core.types import ApprovalMode, Promise, ProtectGit, SandboxMode
+from codex_core.types import ApprovalMode, Limits, Promise, ProtectGit, SandboxMode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -119,6 +119,33 @@ class WorkspaceWrite(Table):
         description="What of a git repository is closed inside a writable folder: everything, or only what git runs "
         "programs from (`hooks`: configuration, hooks, attributes, submodules), so that commits work.",
     )
+
+
+def _bytes(value: object) -> object:
+    """Read ``"512M"`` as a number of bytes; what is no such text is left to be judged as it is."""
+    if isinstance(value, str) and value[:-1].isdecimal() and value[-1:] in _UNITS:
+        return int(value[:-1]) * _UNITS[value[-1]]
+    return value
+
+
+_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+Bytes = Annotated[int, BeforeValidator(_bytes, json_schema_input_type=int | str), Field(ge=1)]
+
+
+class LimitsTable(Table):
+    """What one command, with all that it starts, may use up. Sizes are bytes, or text such as `"512M"`."""
+
+    wall_time: float | None = Field(default=None, gt=0, description="Seconds until it is ended.")
+    cpu_time: float | None = Field(
+        default=None, gt=0, description="Seconds of processor time, of all processes together."
+    )
+    memory: Bytes | None = Field(
+        default=None, description="Memory that is not files, of all processes together; looked at 20 times a second."
+    )
+    processes: int | None = Field(default=None, ge=1, description="Processes at the same time; looked at as memory is.")
+    open_files: int | None = Field(default=None, ge=64, description="Open files of each process.")
+    file_size: Bytes | None = Field(default=None, description="Size of each file that is written.")
+    output_size: Bytes | None = Field(default=None, description="Output, where it is captured.")
 
 
 class BackendTable(Table):
@@ -255,7 +282,7 @@ class ModelProvider(Table):
 
 
 class Profile(Table):
-    """Values that `profile` or `--profile` choose together."""
+    """Values that `profile` chooses together."""
 
     model: str | None = Field(default=None, description="As the key of the same name.")
     model_provider: str | None = Field(default=None, description="As the key of the same name.")
@@ -289,6 +316,7 @@ class Config(Table):
         default=ApprovalMode.ON_REQUEST, description="When a person is asked."
     )
     sandbox_workspace_write: WorkspaceWrite = Field(default=WorkspaceWrite(), description="The mode `workspace-write`.")
+    limits: LimitsTable = Field(default=LimitsTable(), description="What a command may use up.")
     sandbox_backend: str = Field(
         default="",
         description="Entry-point name of the backend that confines; where empty, that of the operating system.",
@@ -344,6 +372,7 @@ class Config(Table):
             exclude_slash_tmp=workspace.exclude_slash_tmp,
             exclude_tmpdir_env_var=workspace.exclude_tmpdir_env_var,
             protect_git=workspace.protect_git,
+            limits=Limits(**self.limits.model_dump()),
             allow_degraded=tuple(
                 str(one) for one in self.backend_table(self.sandbox_backend or os_backend()).allow_degraded
             ),

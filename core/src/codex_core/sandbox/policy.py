@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from codex_core.errors import CommandNotFoundError, ConfigError
-from codex_core.types import Denial, Network, Operation, ProtectGit, SandboxMode
+from codex_core.types import Denial, Limits, Network, Operation, ProtectGit, SandboxMode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -67,6 +67,7 @@ class SandboxSettings:
     exclude_slash_tmp: bool = False
     exclude_tmpdir_env_var: bool = False
     protect_git: ProtectGit = ProtectGit.ALL
+    limits: Limits = field(default_factory=Limits)
     allow_degraded: tuple[str, ...] = ()
     """Promises, by name, that may be lost where the host cannot keep them."""
     backend: str = ""
@@ -87,6 +88,7 @@ class SandboxPolicy:
     """A direct child of a writable root with such a name, in any case, is protected too."""
     network: Network = Network.OFF
     allow_degraded: frozenset[str] = frozenset()
+    limits: Limits = field(default_factory=Limits)
     quarantine: str = ""
     """Where a backend moves what appears at a protected path: a folder in the home of codex, made when needed."""
     observe: bool = False
@@ -191,7 +193,9 @@ def build_policy(
     allow_degraded = frozenset(settings.allow_degraded)
     if settings.mode is not SandboxMode.WORKSPACE_WRITE:
         network = Network.ON if settings.mode is SandboxMode.DANGER_FULL_ACCESS else Network.OFF
-        return SandboxPolicy(settings.mode, folder, (), (), network=network, allow_degraded=allow_degraded)
+        return SandboxPolicy(
+            settings.mode, folder, (), (), network=network, allow_degraded=allow_degraded, limits=settings.limits
+        )
 
     work_roots, notices = _configured_roots(settings.writable_roots)
     work_roots = list(dict.fromkeys([*work_roots, folder]))
@@ -221,6 +225,7 @@ def build_policy(
         protected=tuple(protected),
         network=Network.ON if settings.network_access else Network.OFF,
         allow_degraded=allow_degraded,
+        limits=settings.limits,
         quarantine=os.path.join(codex_home, "quarantine"),
         opened=tuple(opened),
         pinned=tuple(sorted({step for path in firm for root in writable for step in _between(root, path)})),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import select
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from codex_core.errors import CommandNotExecutableError, CommandNotFoundError
@@ -39,6 +40,7 @@ def run(  # noqa: PLR0913 -- each keyword is one independent choice of the calle
     capture: bool = True,
     timeout: float | None = None,
     output_limit: int = OUTPUT_LIMIT,
+    output_most: int | None = None,
     on_output: OnOutput | None = None,
 ) -> CommandResult:
     """Run *command* under *launcher* until its whole process tree is gone.
@@ -46,7 +48,8 @@ def run(  # noqa: PLR0913 -- each keyword is one independent choice of the calle
     *stdin* is the input itself, an open descriptor, or None for no input.  With *capture* the
     output goes through pipes: every piece is handed to *on_output* as it comes, the first
     *output_limit* bytes of each stream are kept in the result, and the rest is read, counted in
-    ``dropped`` and thrown away.  Without *capture* the command writes to this process's own
+    ``dropped`` and thrown away.  A command that writes more than *output_most* bytes is ended, and the
+    result names the limit ``output_size``.  Without *capture* the command writes to this process's own
     descriptors 1 and 2 and *on_output* is not called.
 
     After *timeout* seconds the tree is killed and the result says ``timed_out``.  An exception,
@@ -60,7 +63,7 @@ def run(  # noqa: PLR0913 -- each keyword is one independent choice of the calle
     try:
         running = launcher.start(command, *exchange.open(capture=capture))
         exchange.close_far_ends()
-        ended, timed_out = _drive(running, exchange, None if timeout is None else began + timeout)
+        ended, timed_out = _drive(running, exchange, None if timeout is None else began + timeout, output_most)
     except (CommandNotFoundError, CommandNotExecutableError):
         raise  # nothing runs
     except BaseException:
@@ -93,8 +96,11 @@ def end(running: Running, grace: float = _GRACE) -> Ended | None:
     return ended
 
 
-def _drive(running: Running, exchange: _Exchange, deadline: float | None) -> tuple[Ended, bool]:
+def _drive(
+    running: Running, exchange: _Exchange, deadline: float | None, output_most: int | None
+) -> tuple[Ended, bool]:
     timed_out = False
+    limit = ""
     watched = running.fileno()
     exchange.poll.register(watched, select.POLLIN)
     while True:
@@ -105,7 +111,10 @@ def _drive(running: Running, exchange: _Exchange, deadline: float | None) -> tup
                 exchange.move(fd)
         if (ended := running.advance()) is not None:
             exchange.drain()
-            return ended, timed_out
+            return replace(ended, limit=limit) if limit else ended, timed_out
+        if output_most is not None and exchange.total > output_most and not limit:
+            limit = "output_size"
+            running.kill()
         if wait is not None and deadline is not None and time.monotonic() >= deadline:
             timed_out = True
             running.kill()
@@ -118,6 +127,7 @@ class _Exchange:
         self.poll = select.poll()
         self.kept = (bytearray(), bytearray())
         self.dropped = 0
+        self.total = 0
         self._stdin = stdin
         self._unsent = memoryview(stdin if isinstance(stdin, bytes) else b"")
         self._limit = limit
@@ -180,6 +190,7 @@ class _Exchange:
         if not piece:
             self._close(fd)
             return 0
+        self.total += len(piece)
         stream = self._outputs[fd]
         kept = self.kept[stream]
         room = max(0, self._limit - len(kept))

@@ -47,6 +47,8 @@ SPENT: Final = 8
 """The same, and the jail takes no other command: the last one has changed it."""
 STOPPED: Final = 5
 """Job control stopped the command with the signal *value*."""
+LIMITED: Final = 9
+"""The command is being ended for a limit; *value* is its number in :data:`codex_sandbox_linux.usage.LIMITS`."""
 NO_FOLDER: Final = 6
 """The working directory cannot be entered; *value* is the error number."""
 NO_EXEC: Final = 7

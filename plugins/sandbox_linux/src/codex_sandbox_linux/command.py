@@ -21,6 +21,6 @@ def run(policy: SandboxPolicy, command: Command) -> CommandResult:
     """
     launcher = LinuxLauncher(policy, LocalForge())
     try:
-        return terminal.attach(launcher, command)
+        return terminal.attach(launcher, command, timeout=policy.limits.wall_time)
     finally:
         launcher.close()

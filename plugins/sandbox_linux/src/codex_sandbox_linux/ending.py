@@ -23,7 +23,7 @@ def kill_below(*, in_own_namespace: bool, without: Container[int] = ()) -> Itera
     chase, given up after two seconds; the trees of the processes in *without* are left alone.
     """
     deadline = time.monotonic() + _PATIENCE
-    while (_kill_namespace() if in_own_namespace else _kill_descendants(without)) and time.monotonic() < deadline:
+    while (_kill_namespace() if in_own_namespace else _killdescendants(without)) and time.monotonic() < deadline:
         yield from ended_children()
         time.sleep(_BREATH)
 
@@ -48,9 +48,9 @@ def _kill_namespace() -> bool:
     return True
 
 
-def _kill_descendants(without: Container[int]) -> bool:
+def _killdescendants(without: Container[int]) -> bool:
     own_group = os.getpgrp()
-    below = _descendants(os.getpid(), without)
+    below = descendants(os.getpid(), without)
     for pid, group in below:
         # The whole group dies at once, whatever it forks in the meantime.
         for target in (-group, pid) if group not in {0, 1, own_group} else (pid,):
@@ -61,7 +61,7 @@ def _kill_descendants(without: Container[int]) -> bool:
     return bool(below)
 
 
-def _descendants(ancestor: int, without: Container[int]) -> list[tuple[int, int]]:
+def descendants(ancestor: int, without: Container[int] = ()) -> list[tuple[int, int]]:
     """List pid and process group of the processes below *ancestor*, but for the trees of *without*."""
     children: dict[int, list[tuple[int, int]]] = {}
     for name in os.listdir("/proc"):

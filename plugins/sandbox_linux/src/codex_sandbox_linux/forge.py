@@ -16,11 +16,13 @@ import sys
 from typing import TYPE_CHECKING, Final, NoReturn, Protocol
 
 from codex_core.errors import SandboxUnavailableError
+from codex_core.types import Limits
 
 from codex_sandbox_linux import channel, jail, kernel, namespaces
 from codex_sandbox_linux.ending import kill_below
 from codex_sandbox_linux.plan import Plan, Rung
 from codex_sandbox_linux.seccomp_rules import Supervision
+from codex_sandbox_linux.usage import LIMITS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -207,13 +209,16 @@ def serve() -> NoReturn:
     os._exit(0)
 
 
-_PlainPlan = tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...], bool, str, str]
+_PlainPlan = tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...], bool, str, tuple[float | None, ...], str]
 
 
 def _to_plain(plan: Plan) -> _PlainPlan:
-    return str(plan.rung), plan.writable, plan.readonly, plan.pinned, plan.network, str(plan.supervision), plan.terminal
+    limits = tuple(getattr(plan.limits, name) for name in LIMITS)
+    folders = (plan.writable, plan.readonly, plan.pinned)
+    return str(plan.rung), *folders, plan.network, str(plan.supervision), limits, plan.terminal
 
 
 def _from_plain(plain: _PlainPlan) -> Plan:
-    rung, writable, readonly, pinned, network, supervision, terminal = plain
-    return Plan(Rung(rung), writable, readonly, pinned, network, Supervision(supervision), terminal)
+    rung, writable, readonly, pinned, network, supervision, limits, terminal = plain
+    kept = Limits(**dict(zip(LIMITS, limits, strict=True)))  # type: ignore[arg-type] # whole numbers stay whole
+    return Plan(Rung(rung), writable, readonly, pinned, network, Supervision(supervision), kept, terminal)

@@ -14,7 +14,7 @@ import signal
 import socket
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from codex_sandbox_linux import channel, kernel, landlock_rules, namespaces, seccomp, self_test
+from codex_sandbox_linux import channel, kernel, landlock_rules, namespaces, seccomp, self_test, usage
 from codex_sandbox_linux.ending import ended_children, kill_below
 from codex_sandbox_linux.plan import Rung
 from codex_sandbox_linux.seccomp_rules import Supervision
@@ -85,6 +85,7 @@ def confine(plan: Plan, owner: socket.socket, beacon: str) -> None:
     for descriptor in supervised:
         os.close(descriptor)
     self_test.prove(plan, open_before, beacon)
+    usage.confine(plan.limits)
     channel.send_reply(owner, channel.READY, int(private_proc))
 
 
@@ -107,6 +108,8 @@ class _Server:
         self._has_pid_namespace = bool(plan.clone_flags)
         self._owner = owner
         self._child = 0
+        self._limits = plan.limits
+        self._meter = usage.Meter(plan.limits)
         self._as_made = _scheduling()
         self._poll = select.poll()
         self._poll.register(owner, select.POLLIN)
@@ -123,13 +126,22 @@ class _Server:
 
     def serve(self) -> None:
         while True:
-            for descriptor, _ in self._poll.poll():
+            metered = self._child and self._meter.is_needed
+            for descriptor, _ in self._poll.poll(usage.INTERVAL * 1000 if metered else None):
                 if descriptor == self._wakeup:
                     os.read(self._wakeup, 4096)
                     self._reap()
                 elif not self._answer():
                     self._end_tree()
                     return
+            if metered:
+                self._keep_limits()
+
+    def _keep_limits(self) -> None:
+        exceeded = self._meter.exceeded()
+        if exceeded and self._child:
+            channel.send_reply(self._owner, channel.LIMITED, usage.LIMITS.index(exceeded))
+            self._end_tree()
 
     def _answer(self) -> bool:
         request = channel.receive_request(self._owner)
@@ -154,6 +166,7 @@ class _Server:
         except OSError as error:
             channel.send_reply(self._owner, channel.NO_FOLDER, error.errno or 0)
             return
+        self._meter = usage.Meter(self._limits)
         env = dict(item.split(b"=", 1) for item in environment)
         start = _start_on_terminal if flags & channel.TERMINAL else _start
         try:

@@ -23,6 +23,7 @@ from codex_sandbox_linux import channel, kernel
 from codex_sandbox_linux.connections import Supervisor
 from codex_sandbox_linux.plan import Plan, Rung, make_plan, refusals, strength
 from codex_sandbox_linux.seccomp_rules import Supervision
+from codex_sandbox_linux.usage import LIMITS
 from codex_sandbox_linux.watch import Watch
 
 if TYPE_CHECKING:
@@ -249,6 +250,7 @@ class Running:
         self._command = command
         self._ended: Ended | None = None
         self._stopped: int | None = None
+        self._limit = ""
         self._denials: dict[Denial, None] = {}
 
     def fileno(self) -> int:
@@ -273,6 +275,9 @@ class Running:
         kind, value, text, _ = reply
         if kind == channel.STOPPED:
             self._stopped = value
+            return None
+        if kind == channel.LIMITED:
+            self._limit = LIMITS[value]
             return None
         return self._finish(kind, value, text)
 
@@ -303,7 +308,9 @@ class Running:
             msg = f"the sandbox broke before the command ran: {text}"
             raise SandboxUnavailableError(msg)
         code = os.waitstatus_to_exitcode(value)
-        self._ended = Ended(exit_code=code) if code >= 0 else Ended(signal=-code)
+        if code in {-signal.SIGXFSZ, 128 + signal.SIGXFSZ} and self._jail.plan.limits.file_size is not None:
+            self._limit = "file_size"
+        self._ended = Ended(code, None, self._limit) if code >= 0 else Ended(None, -code, self._limit)
         return self._ended
 
     def _settle(self, *, alive: bool) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
-from codex_core.types import Network, Promise, SandboxMode, Strength
+from codex_core.types import Limits, Network, Promise, SandboxMode, Strength
 
 from codex_sandbox_linux.kernel import (
     CLONE_NEWIPC,
@@ -51,6 +51,7 @@ class Plan:
     """Whether the host's network is reachable."""
     supervision: Supervision
     """What a supervisor is asked about; where nothing, there are no unix sockets."""
+    limits: Limits = field(default_factory=Limits)
     terminal: str = ""
     """The terminal that commands run on, if any."""
 
@@ -81,7 +82,8 @@ def make_plan(policy: SandboxPolicy, rung: Rung) -> Plan:
     pinned = tuple(path for path in policy.pinned if os.path.isdir(path))
     readonly = tuple(sorted(path for path in policy.protected if os.path.lexists(path)))
     supervision = Supervision.WRITES if policy.observe else Supervision.CONNECTS
-    return Plan(rung, outermost, readonly, pinned, policy.network is Network.ON, supervision)
+    network = policy.network is Network.ON
+    return Plan(rung, outermost, readonly, pinned, network, supervision, policy.limits)
 
 
 def is_below(path: str, root: str) -> bool:
