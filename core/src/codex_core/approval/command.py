@@ -102,6 +102,8 @@ class _StrictReader:
 
     def __init__(self, source: bytes) -> None:
         self.source = source
+        # Not to be read off the tree: it takes "a | b && c" for a pipe into both.
+        self.after_pipe = False
 
     def refuse(self, reason: str, at: int) -> NotSimpleError:
         return NotSimpleError(reason, len(self.source[:at].decode(errors="replace")))
@@ -132,13 +134,11 @@ class _StrictReader:
         self.gap(at, end, b" \t\n")
 
     def statement(self, node: Node) -> Iterator[Program]:
-        if node.type == "list":
-            yield from self.joined(node, {"&&", "||"})
-        elif node.type == "pipeline":
-            for place, program in enumerate(self.joined(node, {"|"})):
-                yield Program(program.words, piped=place > 0)
+        if node.type in {"list", "pipeline"}:
+            yield from self.joined(node, {"list": {"&&", "||"}, "pipeline": {"|"}}[node.type])
         elif node.type == "command":
-            yield Program(self.command(node))
+            yield Program(self.command(node), piped=self.after_pipe)
+            self.after_pipe = False
         else:
             raise self.refuse(f"{_describe(node)} is not simple", node.start_byte)
 
@@ -151,6 +151,7 @@ class _StrictReader:
             if is_operator:
                 if child.type not in operators:
                     raise self.refuse(f"{_describe(child)} is not simple", child.start_byte)
+                self.after_pipe = child.type == "|"
             else:
                 yield from self.statement(child)
             at = child.end_byte
@@ -468,7 +469,7 @@ class _Surveyor:
         inner = self.pipelines[before:]
         if len(inner) == 1 and len(inner[0]) == 1 and inner[0][0].words[:1] in {("echo",), ("printf",)}:
             words = inner[0][0].words[1:]
-            return " ".join(word for word in words if word not in {"-n", "-e"})
+            return " ".join(word for word in words if word not in {"-n", "-e", "--"})
         return UNKNOWN
 
 
