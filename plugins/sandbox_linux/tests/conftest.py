@@ -219,6 +219,37 @@ class Box:
         answer: dict[str, int] = self.ask("census")
         return answer
 
+    def files(self) -> set[str]:
+        """List everything in the workspace, the folder outside (which is TMPDIR) and the home."""
+        return {
+            os.path.join(folder, name)
+            for top in (self.ws, self.outside, self.home)
+            for folder, folders, files in os.walk(top)
+            for name in (*folders, *files)
+        }
+
+    def children(self, pid: int = 0) -> list[int]:
+        """List the children of a process, by default of the owner."""
+        pid = pid or self.owner.pid
+        return [child for task in os.listdir(f"/proc/{pid}/task") for child in _children_of(pid, task)]
+
+    def descendants(self) -> list[int]:
+        """List every process that the owner has brought about."""
+        found = self.children()
+        for pid in found:
+            with contextlib.suppress(FileNotFoundError):
+                found += self.children(pid)
+        return found
+
+    def end_strays(self) -> None:
+        """Kill what a free command has left below the owner, or below init."""
+        marker = os.fsencode(self.base)
+        for name in os.listdir("/proc"):
+            if name.isdigit() and int(name) not in {self.owner.pid, os.getpid()}:
+                with contextlib.suppress(OSError), open(f"/proc/{name}/cmdline", "rb") as file:
+                    if marker in file.read():
+                        kill(int(name))
+
     def end(self) -> None:
         """End the owner with all that it has started."""
         assert self.owner.stdin is not None
@@ -231,6 +262,11 @@ class Box:
             self.owner.kill()
             self.owner.wait(10)
         self.owner.stdout.close()
+
+
+def _children_of(pid: int, task: str) -> list[int]:
+    with open(f"/proc/{pid}/task/{task}/children", encoding="ascii") as file:
+        return list(map(int, file.read().split()))
 
 
 def _read(path: str) -> str:

@@ -91,7 +91,8 @@ def by_number(machine: str, table: Iterable[Rule]) -> dict[int, list[Rule]]:
     """Sort the rules by system call; calls that this architecture does not have are left out."""
     found: dict[int, list[Rule]] = {}
     for rule in table:
-        number = pyseccomp.resolve_syscall(RESOLVED[machine], rule.call)
+        known = isinstance(rule.call, int)
+        number = rule.call if known else pyseccomp.resolve_syscall(RESOLVED[machine], rule.call)
         if number >= 0:
             found.setdefault(number, []).append(rule)
     return found

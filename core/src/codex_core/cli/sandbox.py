@@ -14,7 +14,7 @@ from codex_core import discovery
 from codex_core.cli import options
 from codex_core.config import quick
 from codex_core.config.defaults import os_backend
-from codex_core.errors import PluginNotFoundError, UsageError
+from codex_core.errors import PluginConflictError, PluginNotFoundError, UsageError
 from codex_core.sandbox.environment import EnvironmentSettings, child_environment
 from codex_core.sandbox.policy import build_policy
 from codex_core.types import Command, SandboxMode
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from codex_core.sandbox.policy import SandboxPolicy, SandboxSettings
     from codex_core.types import CommandResult
 
+_BACKENDS = "codex_core.sandbox_backends"
 _COMMANDS = "codex_core.sandbox_commands"
 _SYSTEMS = ("linux", "macos", "windows")
 _VERBS = ("explain", "learn")
@@ -88,6 +89,9 @@ def _run(asked: options.Given, words: Sequence[str]) -> int:
         plugin = discovery.find(_COMMANDS, backend)
     except PluginNotFoundError:
         return _by_host(policy, command, backend)
+    if plugin.distribution != discovery.find(_BACKENDS, backend).distribution:
+        reason = f"it comes from {plugin.distribution}, which is not where the backend comes from: uninstall one of them"
+        raise PluginConflictError(_COMMANDS, backend, reason)
     result: CommandResult = discovery.load(plugin)(policy, command)  # type: ignore[operator]  # the namespace's promise
     if result.ended.limit:
         options.say(f"ended: it went over limits.{result.ended.limit}")

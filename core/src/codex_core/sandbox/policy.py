@@ -217,6 +217,11 @@ def build_policy(
 
     writable = [root for root in roots if _why_dropped(root, closed) is None]
     notices += [f"{root} is not writable: {why}" for root in roots if (why := _why_dropped(root, closed)) is not None]
+    notices += [
+        f"{root} belongs to another user: inside the sandbox root has no rights beyond those of a user"
+        for root in writable
+        if _is_closed_to_plain_root(root)
+    ]
     protected = sorted(path for path in closed if any(contains(root, path) for root in writable))
     return SandboxPolicy(
         mode=settings.mode,
@@ -264,6 +269,14 @@ def _is_loop(path: str) -> bool:
     except OSError as error:
         return error.errno == errno.ELOOP
     return False
+
+
+def _is_closed_to_plain_root(root: str) -> bool:
+    """Whether root can write to *root* only by a capability, which no sandbox leaves it."""
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        return False
+    status = os.stat(root)
+    return status.st_uid != 0 and not status.st_mode & stat.S_IWOTH
 
 
 def _existing(path: str) -> str | None:

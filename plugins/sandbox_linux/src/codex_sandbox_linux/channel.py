@@ -33,6 +33,8 @@ KILL: Final = 3
 # Flags of RUN.
 TERMINAL: Final = 1
 IN_MEMORY_FILE: Final = 2
+SILENT_SHIFT: Final = 4
+"""From this bit on: which of stdin, stdout and stderr are to be the jail's own /dev/null."""
 
 # Replies.
 LISTENER: Final = 1
@@ -79,11 +81,13 @@ def pair() -> tuple[socket.socket, socket.socket]:
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
-def send_command(channel: socket.socket, command: Command, descriptors: Sequence[int], terminal: int | None) -> None:
-    """Ask the jail to run *command* on three *descriptors*."""
+def send_command(
+    channel: socket.socket, command: Command, descriptors: Sequence[int], terminal: int | None, silent: int
+) -> None:
+    """Ask the jail to run *command* on three *descriptors*; those whose bit is in *silent* become its own /dev/null."""
     words = [command.cwd, *command.argv, *(f"{name}={value}" for name, value in command.env.items())]
     body = b"\0".join(map(os.fsencode, words))
-    flags = 0 if terminal is None else TERMINAL
+    flags = (0 if terminal is None else TERMINAL) | silent << SILENT_SHIFT
     sent = [*descriptors, descriptors[0] if terminal is None else terminal]
     memory = None
     if len(body) > _PACKET_LIMIT:

@@ -23,7 +23,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from codex_core.types import Denial, Operation
+from codex_core.types import Denial, Network, Operation
 
 from codex_sandbox_linux import kernel, observe
 
@@ -42,6 +42,7 @@ _FAMILY: Final = struct.Struct("<H")
 _FAMILY_SIZE: Final = _FAMILY.size
 _BUSY_RETRY: Final = 0.01
 
+_SO_NETNS_COOKIE: Final = 71
 _SOCK_DIAG_BY_FAMILY: Final = 20
 _NLM_F_REQUEST: Final = 1
 _UDIAG_SHOW_NAME_AND_VFS: Final = 3
@@ -51,6 +52,7 @@ _ANY_COOKIE: Final = (1 << 64) - 1
 _DIAG_HEAD: Final = struct.Struct("<IHHII")
 _DIAG_ANSWER: Final = struct.Struct("<BBBBIQ")
 
+_HANDED_IN: Final = "a socket that was handed in"
 _SOCKET_RULE: Final = "sockets of programs outside the sandbox are closed"
 
 
@@ -65,9 +67,13 @@ class _Socket:
 class Supervisor:
     """Answers the notifications of one jail.  Its :meth:`fileno` polls readable when there are any."""
 
-    def __init__(self, policy: SandboxPolicy, listener: int, diagnostics: int) -> None:
-        """Take over the two descriptors; *diagnostics* is a netlink socket of the jail's network namespace."""
+    def __init__(self, policy: SandboxPolicy, listener: int, diagnostics: int, *, isolated: bool) -> None:
+        """Take over the two descriptors; *diagnostics* is a netlink socket of the jail's network namespace.
+
+        *isolated* says that this namespace is not the host's.
+        """
         self._policy = policy
+        self._isolated = isolated
         self._listener = listener
         self._diagnostics = socket.socket(fileno=diagnostics)
         self._diagnostics.settimeout(1)
@@ -154,6 +160,16 @@ class Supervisor:
             os.close(fetched)
             raise
 
+    def _is_inside(self, other: socket.socket) -> bool:
+        """Whether a socket of another family was made inside; one that the caller handed in may lead anywhere."""
+        if self._policy.network is not Network.OFF:
+            return True
+        try:
+            networks = {one.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8) for one in (self._diagnostics, other)}
+        except OSError:  # Linux before 5.14 does not tell
+            return False
+        return self._isolated and len(networks) == 1
+
     # -- listen: remember what is the jail's own ---------------------------------------------------
 
     def _listen(self, identity: int, thread: int, descriptor: int) -> None:
@@ -161,6 +177,8 @@ class Supervisor:
         # time that the kernel goes on: then the other one is simply not known.
         with self._fetch(identity, thread, descriptor) as listening:
             if listening.family != socket.AF_UNIX:
+                if not self._is_inside(listening):
+                    raise self._denied(_HANDED_IN)
                 return
             inode = os.fstat(listening.fileno()).st_ino
             name = listening.getsockname()
@@ -208,6 +226,9 @@ class Supervisor:
         raw = _read_memory(thread, address, length)
         connecting = self._fetch(identity, thread, descriptor)
         if connecting.family != socket.AF_UNIX:
+            if not self._is_inside(connecting):
+                connecting.close()
+                raise self._denied(_host_and_port(raw) or _HANDED_IN)
             self._connect_elsewhere(identity, connecting, raw)
         elif int.from_bytes(raw[:_FAMILY_SIZE], "little") != socket.AF_UNIX:
             connecting.close()

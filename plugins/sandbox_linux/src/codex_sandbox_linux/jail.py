@@ -108,6 +108,7 @@ class _Server:
         self._has_pid_namespace = bool(plan.clone_flags)
         self._owner = owner
         self._child = 0
+        self._null = os.open("/dev/null", os.O_RDWR)
         self._limits = plan.limits
         self._meter = usage.Meter(plan.limits)
         self._as_made = _scheduling()
@@ -167,6 +168,9 @@ class _Server:
             channel.send_reply(self._owner, channel.NO_FOLDER, error.errno or 0)
             return
         self._meter = usage.Meter(self._limits)
+        for number in range(3):
+            if flags >> channel.SILENT_SHIFT & 1 << number:
+                os.dup2(self._null, descriptors[number], inheritable=False)
         env = dict(item.split(b"=", 1) for item in environment)
         start = _start_on_terminal if flags & channel.TERMINAL else _start
         try:

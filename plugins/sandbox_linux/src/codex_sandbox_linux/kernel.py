@@ -24,7 +24,6 @@ _NUMBERS: Final = {
     "aarch64": {"clone": 220, "capset": 91, "seccomp": 277},
 }.get(MACHINE, {})
 _SYS_CLOSE_RANGE: Final = 436
-_SYS_OPENAT2: Final = 437
 _SYS_PIDFD_GETFD: Final = 438
 _SYS_OPEN_TREE: Final = 428
 _SYS_MOVE_MOUNT: Final = 429
@@ -157,13 +156,21 @@ def close_from(first: int) -> None:
 
 
 def open_folder(path: str) -> int:
-    """Open a folder without following any link on the way (openat2(2)); an O_PATH descriptor.
+    """Open an absolute folder without following any link on the way; an O_PATH descriptor.
 
-    Raises OSError: ELOOP where there is a link.
+    openat2(2) with RESOLVE_NO_SYMLINKS would do the same, but is closed inside a sandbox like ours.
+
+    Raises OSError: ENOTDIR or ELOOP where there is a link.
     """
-    how = ctypes.create_string_buffer(struct.pack("<QQQ", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, 0, 4), 24)
-    encoded = ctypes.c_char_p(os.fsencode(path))  # 4 is RESOLVE_NO_SYMLINKS
-    return _checked(_syscall(_SYS_OPENAT2, _AT_FDCWD, encoded, ctypes.byref(how), 24), f"openat2 {path}")
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
+    opened = os.open("/", flags)
+    for name in filter(None, path.split("/")):
+        try:
+            below = os.open(name, flags, dir_fd=opened)
+        finally:
+            os.close(opened)
+        opened = below
+    return opened
 
 
 def pidfd_getfd(pidfd: int, descriptor: int) -> int:

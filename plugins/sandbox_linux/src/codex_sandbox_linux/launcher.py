@@ -11,6 +11,7 @@ import errno
 import os
 import select
 import signal
+import stat
 import threading
 import time
 from dataclasses import replace
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from codex_sandbox_linux.forge import Forge
 
+_NULL_DEVICE: Final = os.makedev(1, 3)
 _HANDSHAKE_TIMEOUT: Final = 20.0
 """Seconds; setting up takes milliseconds, but a machine may be busy."""
 
@@ -75,7 +77,8 @@ class Jail:
                 kind, value, text, descriptors = reply
                 if kind == channel.LISTENER:
                     diagnostics, listener = descriptors
-                    self.supervisor = Supervisor(self._policy, listener, diagnostics)
+                    isolated = bool(self.plan.clone_flags & kernel.CLONE_NEWNET)
+                    self.supervisor = Supervisor(self._policy, listener, diagnostics, isolated=isolated)
                     self.epoll.register(self.supervisor, select.EPOLLIN)
                 elif kind == channel.READY:
                     if self.supervisor is not None:
@@ -149,6 +152,25 @@ def _make(forge: Forge, policy: SandboxPolicy, plan: Plan) -> Jail:
     return Jail(policy, unsupervised, *forge.clone(unsupervised))
 
 
+def _null_devices(descriptors: tuple[int, int, int]) -> int:
+    """Say, as a bit each, which descriptors are /dev/null.
+
+    A descriptor carries the mount that it was opened on: through this one, root could change the device's
+    mode for everybody.  So the jail opens its own.
+
+    Raises SandboxUnavailableError for what would open more than itself.
+    """
+    silent = 0
+    for number, descriptor in enumerate(descriptors):
+        status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode) or stat.S_ISBLK(status.st_mode):
+            msg = f"descriptor {number} is a folder or a disk, which a command in the sandbox cannot be given"
+            raise SandboxUnavailableError(msg)
+        if stat.S_ISCHR(status.st_mode) and status.st_rdev == _NULL_DEVICE:
+            silent |= 1 << number
+    return silent
+
+
 class LinuxLauncher:
     """Runs commands under one policy; a :class:`codex_core.types.Launcher`."""
 
@@ -181,10 +203,11 @@ class LinuxLauncher:
 
     def start(self, command: Command, stdin: int, stdout: int, stderr: int, *, tty: str | None = None) -> Running:
         """See :meth:`codex_core.types.Launcher.start`."""
+        silent = _null_devices((stdin, stdout, stderr))
         jail = self._take(tty or "")
         terminal = None if tty is None else os.open(tty, os.O_RDWR | os.O_NOCTTY)
         try:
-            channel.send_command(jail.channel, command, (stdin, stdout, stderr), terminal)
+            channel.send_command(jail.channel, command, (stdin, stdout, stderr), terminal, silent)
         except OSError as error:
             self.give_back(jail, alive=False)
             msg = f"the sandbox does not take the command: {error.strerror}"
@@ -334,7 +357,7 @@ class Running:
 
     def kill(self) -> None:
         """See :meth:`codex_core.types.Running.kill`."""
-        if self._ended is None:
+        if self._ended is None and not self._jail.epoll.closed:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._jail.pidfd, signal.SIGKILL)
 

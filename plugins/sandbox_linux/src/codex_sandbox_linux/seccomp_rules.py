@@ -39,6 +39,8 @@ _NAMESPACE_FLAGS: Final = (
     0x2000_0000,  # CLONE_NEWPID
     0x4000_0000,  # CLONE_NEWNET
 )
+_F_SETLEASE: Final = 1024
+_FCHMODAT2: Final = 452  # newer than the compiler; the same number everywhere
 _TERMINAL_REQUESTS: Final = (
     0x5412,  # TIOCSTI puts bytes into the input of a terminal
     0x541C,  # TIOCLINUX pastes, on a console
@@ -93,7 +95,7 @@ class Condition:
 class Rule:
     """A system call that, where all conditions hold, fails with *error*, or is notified where that is 0."""
 
-    call: str
+    call: str | int
     conditions: tuple[Condition, ...] = ()
     error: int = errno.EPERM
 
@@ -145,17 +147,42 @@ def _sockets(variant: Variant, *, connects: bool) -> tuple[Rule, ...]:
     return tuple(table)
 
 
+_SET_USER_ID: Final = 0o4000
+_MODES: Final[dict[str | int, int]] = {
+    "chmod": 1, "fchmod": 1, "fchmodat": 2, "creat": 1, "mknod": 1, "mknodat": 2,
+    _FCHMODAT2: 2,
+}
+"""Calls that give a file a mode, and the argument that holds it; those of OPENS do so when they create one."""
+
+
+def _privileged_files() -> tuple[Rule, ...]:
+    """No file becomes set-user-ID: root's would be a way to root for everybody outside.
+
+    What openat2 asks for is in memory, where a filter cannot look: who uses it falls back to openat.
+    """
+    table = [Rule(call, (_masked(argument, _SET_USER_ID, _SET_USER_ID),)) for call, argument in _MODES.items()]
+    for call, flags in OPENS.items():
+        table += [
+            Rule(call, (_masked(flags, creating, creating), _masked(flags + 1, _SET_USER_ID, _SET_USER_ID)))
+            for creating in (0o100, 0o20000000)  # O_CREAT, __O_TMPFILE
+        ]
+    return (*table, Rule("openat2", error=errno.ENOSYS))
+
+
 _OPENS_FOR_WRITING: Final = ((0o3, 0o1), (0o3, 0o2), (0o100, 0o100), (0o1000, 0o1000))
 """Masks and values of the flags of open(2): O_WRONLY, O_RDWR, O_CREAT, O_TRUNC."""
 
 
 def _observed() -> tuple[Rule, ...]:
+    # No call may match two rules: where a mode is refused, there is nothing to report.
     table = []
     for call in CALLS:
+        plain = (_masked(_MODES[call], 0, _SET_USER_ID),) if call in _MODES else ()
         if call not in OPENS:
-            table.append(Rule(call, error=0))
+            table.append(Rule(call, plain, error=0))
             continue
-        table += [Rule(call, (_masked(OPENS[call], value, mask),), error=0) for mask, value in _OPENS_FOR_WRITING]
+        flags, mode = OPENS[call], _masked(OPENS[call] + 1, 0, _SET_USER_ID)
+        table += [Rule(call, (_masked(flags, value, mask), mode), error=0) for mask, value in _OPENS_FOR_WRITING]
     return tuple(table)
 
 
@@ -172,6 +199,9 @@ def rules(variant: Variant, supervision: Supervision) -> tuple[Rule, ...]:
     table += [Rule("unshare", (_masked(0, flag, flag),)) for flag in _NAMESPACE_FLAGS]
     # The limits of another process, which may be the jail: the next command would inherit them.
     table.append(Rule("prlimit64", (Condition(0, Comparison.NOT, 0), Condition(2, Comparison.NOT, 0))))
+    table += _privileged_files()
+    # A lease makes every program outside wait that opens the file.
+    table.append(Rule("fcntl", (_masked(1, _F_SETLEASE),)))
     table += [Rule("ioctl", (_masked(1, request),)) for request in _TERMINAL_REQUESTS]
     if variant is not Variant.NAMESPACES:
         table += [Rule(call) for call in _HOST_IPC]
