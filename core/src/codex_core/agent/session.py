@@ -16,7 +16,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from codex_core import __version__
-from codex_core.approval.prompt import Choice, LinePrompter, Question
+from codex_core.agent.review import RULES_FOLDER, reviewer
+from codex_core.approval.memory import REMEMBERED, SessionMemory, add_rule, always
+from codex_core.approval.prompt import Answer, Choice, LinePrompter, Question
 from codex_core.config import load_config
 from codex_core.discovery import code_locations
 from codex_core.errors import NotPermittedError, SandboxUnavailableError, UsageError
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from codex_core.approval.prompt import Answer, Prompter
+    from codex_core.approval.prompt import Prompter
     from codex_core.config import Config, Loaded, Override
     from codex_core.sandbox.policy import SandboxPolicy
     from codex_core.sandbox.runner import OnOutput
@@ -94,6 +96,9 @@ class Session:
             code_locations=code_locations(),
         )
         self.host = Host.for_config(self.config) if host is None else host
+        self._reviewer = reviewer(loaded, self.policy, self.host)
+        self._memory = SessionMemory()
+        self._rule_file = os.path.join(loaded.codex_home, RULES_FOLDER, REMEMBERED)
         self._prompter: Prompter = LinePrompter() if prompter is None else prompter
         self._lock = threading.Lock()
         self._confined: Launcher | None = None
@@ -193,16 +198,24 @@ class Session:
 
     def _decide(self, action: Action) -> Verdict:
         """Get the verdict of the policies and, where they want it, of a person; raises NotPermittedError."""
-        verdict = self.host.review(action, self.policy)
+        verdict = self._reviewer.review(action)
         if verdict.decision is Decision.ALLOW:
             self._emit_decision(action, "approved", "config", verdict)
             return verdict
         if verdict.decision is Decision.FORBID:
             self._emit_decision(action, "denied", "config", verdict)
             raise NotPermittedError(f"not permitted: {verdict.reason or verdict.source}")
+        if self._memory.covers(action, verdict):
+            self._emit_decision(action, "approved_for_session", "user", replace(verdict, source="session"))
+            return replace(verdict, decision=Decision.ALLOW, source="session")
         answer = self._ask(action, verdict)
         if answer.approved:
-            self._emit_decision(action, "approved", "user", verdict)
+            lasting = answer.choice is not Choice.ONCE
+            if lasting:
+                self._memory.allow(action, verdict)
+            if answer.choice is Choice.ALWAYS:
+                add_rule(self._rule_file, always(action, verdict))
+            self._emit_decision(action, "approved_for_session" if lasting else "approved", "user", verdict)
             return replace(verdict, decision=Decision.ALLOW, source=answer.source)
         decision = {"timeout": "timed_out", "no-terminal": "denied"}.get(answer.source)
         decision = decision or ("abort" if answer.choice is Choice.STOP else "denied")
@@ -210,8 +223,10 @@ class Session:
         raise NotPermittedError(f"not permitted: {answer.reason or 'rejected by user'}")
 
     def _ask(self, action: Action, verdict: Verdict) -> Answer:
+        question = Question(action, verdict, tuple(Choice), self._rule_file)
         try:
-            return self._prompter.ask(Question(action, verdict))
+            answer = self._prompter.ask(question)
+            return answer if answer.choice in question.offers else Answer(Choice.NO)
         except Exception as error:
             self._emit_decision(action, "denied", "config", verdict)
             raise NotPermittedError(f"not permitted: the question failed: {error}") from error

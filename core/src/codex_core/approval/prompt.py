@@ -10,8 +10,9 @@ import time
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
+from unicodedata import east_asian_width
 
-from codex_core.approval.visible import visible
+from codex_core.approval.visible import look_alikes, visible
 
 if TYPE_CHECKING:
     from codex_core.types import Action, Verdict
@@ -24,6 +25,10 @@ class Choice(StrEnum):
     """What a person can answer."""
 
     ONCE = "once"
+    SESSION = "session"
+    """Yes, and the same again for as long as the session lasts."""
+    ALWAYS = "always"
+    """Yes, and the same again from now on, by a rule."""
     NO = "no"
     STOP = "stop"
     """No, and end the turn."""
@@ -36,6 +41,10 @@ class Question:
     action: Action
     verdict: Verdict
     """The verdict that asks; *unsandboxed* in it means that yes leaves the sandbox."""
+    offers: tuple[Choice, ...] = (Choice.ONCE, Choice.NO)
+    """What may be answered; anything else counts as no."""
+    rule_file: str = ""
+    """Where ``always`` would be written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,15 +120,62 @@ class LinePrompter:
         return descriptor
 
     def _ask_on(self, terminal: int, question: Question) -> Answer:
-        _write(terminal, question_text(question))
+        columns, rows = _size(terminal)
+        lines = [part for line in question_text(question).split("\n") for part in _wrap(line, columns)]
+        menu = menu_lines(question)
+        room = max(rows - len(menu) - 2, 4)
+        while len(lines) > room:
+            page, lines = lines[: rows - 2], lines[rows - 2 :]
+            _write(terminal, "\n".join([*page, ""]))
+            reply = self._reply(terminal, f"-- {len(lines)} more lines: Enter shows them, n is no -- ")
+            if reply is None or reply.strip():
+                return self._judge(reply, question)
+        _write(terminal, "\n".join([*lines, *menu, ""]))
+        keys = "/".join(key.upper() if choice is Choice.NO else key for choice, key in _keys(question))
+        return self._judge(self._reply(terminal, f"Allow it? [{keys}] "), question)
+
+    def _reply(self, terminal: int, ask: str) -> str | None:
+        """Ask for one line and give it, None after the time-out; what was typed before does not count."""
         _drain(terminal)
-        _write(terminal, "Allow this once? [y/N] ")
+        _write(terminal, ask)
         ready, _, _ = select.select([terminal], [], [], self._timeout)
         if not ready:
             _write(terminal, "\n")
+            return None
+        # An end of file is no line, and so no answer.
+        return os.read(terminal, 1024).decode(errors="replace") or "n"
+
+    def _judge(self, reply: str | None, question: Question) -> Answer:
+        if reply is None:
             return Answer(Choice.NO, f"nobody answered within {self._timeout:g} s", "timeout")
-        reply = os.read(terminal, 1024).decode(errors="replace").strip().casefold()
-        return Answer(Choice.ONCE if reply in {"y", "yes"} else Choice.NO)
+        said = reply.strip().casefold()
+        for choice, key in _keys(question):
+            if said in {key, choice.value, "yes" if choice is Choice.ONCE else key}:
+                return Answer(choice)
+        return Answer(Choice.NO)
+
+
+_KEYS = {Choice.ONCE: "y", Choice.SESSION: "s", Choice.ALWAYS: "a", Choice.NO: "n", Choice.STOP: "q"}
+
+
+def _keys(question: Question) -> list[tuple[Choice, str]]:
+    return [(choice, key) for choice, key in _KEYS.items() if choice in question.offers]
+
+
+def menu_lines(question: Question) -> list[str]:
+    """Say what each answer means, and what would be remembered, where there is more than yes and no."""
+    if set(question.offers) <= {Choice.ONCE, Choice.NO}:
+        return []
+    where = "outside the sandbox" if question.verdict.unsandboxed else "in the sandbox"
+    same = f"exactly this command, in exactly this folder, {where}"
+    says = {
+        Choice.ONCE: "yes, this once",
+        Choice.SESSION: f"yes, and until this session ends: {same}",
+        Choice.ALWAYS: f"yes, from now on: {same}; a rule in {visible(question.rule_file)}",
+        Choice.NO: "no",
+        Choice.STOP: "no, and stop here",
+    }
+    return [f"  {key}  {says[choice]}" for choice, key in _keys(question)]
 
 
 def question_text(question: Question) -> str:
@@ -136,6 +192,7 @@ def question_text(question: Question) -> str:
             f"The sandbox stopped it: {denial.operation} {visible(denial.target)}: {visible(denial.rule)}{certain}"
         )
     lines.append(f"Asked because: {visible(question.verdict.reason)}")
+    lines += [f"Look twice: {warning}" for word in action.argv for warning in look_alikes(word)]
     if question.verdict.unsandboxed:
         lines.append("It would run OUTSIDE the sandbox, with all your rights.")
     return "\n".join([*lines, ""])
@@ -153,6 +210,27 @@ def _nobody(question: Question) -> str:
         "there is no terminal to ask on; "
         'approval_policy = "on-request" (-a on-request) runs what is not dangerous in the sandbox without asking'
     )
+
+
+def _size(terminal: int) -> tuple[int, int]:
+    """Give the columns and rows of the terminal, usual ones where it does not know them."""
+    try:
+        columns, rows = os.get_terminal_size(terminal)
+    except OSError:
+        columns, rows = 0, 0
+    return columns or 80, max(rows or 24, 10)
+
+
+def _wrap(line: str, columns: int) -> list[str]:
+    """Cut a line into what fits, counting wide characters as two, so that a page is what is seen."""
+    parts, width, start = [], 0, 0
+    for at, char in enumerate(line):
+        wide = 2 if east_asian_width(char) in {"W", "F"} else 1
+        if width + wide > columns:
+            parts.append(line[start:at])
+            start, width = at, 0
+        width += wide
+    return [*parts, line[start:]]
 
 
 def _is_terminal(descriptor: int) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from unicodedata import category
+from unicodedata import category, name
 
 _BLANKS_SHOWN = 8
 _UNDECODED = range(0xDC80, 0xDD00)
@@ -33,3 +33,14 @@ def _escape(char: str) -> str:
     if ord(char) in _UNDECODED:
         return f"\\x{ord(char) - 0xDC00:02x}"
     return f"\\x{ord(char):02x}" if char.isascii() else char.encode("ascii", "backslashreplace").decode()
+
+
+def look_alikes(text: str) -> list[str]:
+    """Name the letters in *text* that stand beside ASCII letters and come from another script, such as a Cyrillic a."""
+    found = []
+    for word in re.findall(r"\w+", text):
+        letters = [char for char in word if category(char).startswith("L")]
+        if any(char.isascii() for char in letters):
+            strangers = [char for char in letters if not name(char, "LATIN").startswith("LATIN")]
+            found += [f"{visible(word)!r} has U+{ord(char):04X} {name(char)}" for char in dict.fromkeys(strangers)]
+    return found
