@@ -180,11 +180,11 @@ def test_broken_pipes_end_programs_as_everywhere(any_box: Box) -> None:
     assert result.stdout == b"y\n141\n"
 
 
-def test_no_signal_is_ignored_or_blocked(any_box: Box) -> None:
+def test_no_more_signals_are_ignored_or_blocked_than_without_a_sandbox(any_box: Box) -> None:
+    show = ["grep", "^Sig[BIC]", "/proc/self/status"]
+    outside = any_box.free(show).stdout
     any_box.open()
-    status = any_box.run(["cat", "/proc/self/status"]).stdout.decode()
-    masks = dict(line.split(":\t") for line in status.splitlines() if line[:7] in {"SigBlk:", "SigIgn:", "SigCgt:"})
-    assert masks == dict.fromkeys(("SigBlk", "SigIgn", "SigCgt"), "0" * 16)
+    assert any_box.run(show).stdout == outside
 
 
 def test_limits_and_priorities_of_its_own_can_be_lowered(any_box: Box) -> None:
@@ -263,7 +263,7 @@ def test_signals_are_delivered_to_the_group_of_the_command(
 ) -> None:
     pipe = fifo(os.path.join(any_box.ws, "pipe"))
     any_box.open()
-    any_box.start(["bash", "-c", f"ulimit -c 0; sleep 600 & echo >{pipe.path}; wait"])
+    any_box.start(["sh", "-c", f"ulimit -c 0; sleep 600 & echo >{pipe.path}; wait"])
     assert pipe.read()
     any_box.ask("signal", int(number))
     ended = any_box.wait()[0]
@@ -274,7 +274,7 @@ def test_signals_are_delivered_to_the_group_of_the_command(
 def test_a_command_that_ignores_signals_is_killed(any_box: Box, fifo: Callable[[str], Fifo]) -> None:
     pipe = fifo(os.path.join(any_box.ws, "pipe"))
     any_box.open()
-    any_box.start(["bash", "-c", f"trap '' INT TERM HUP; echo >{pipe.path}; while :; do sleep 1; done"])
+    any_box.start(["sh", "-c", f"trap '' INT TERM HUP; echo >{pipe.path}; while :; do sleep 1; done"])
     assert pipe.read()
     any_box.ask("signal", int(signal.SIGTERM))
     assert any_box.wait(0.3)[0] is None

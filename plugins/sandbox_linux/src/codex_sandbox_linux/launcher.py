@@ -96,6 +96,12 @@ class Jail:
         if self.supervisor is not None:
             self.supervisor.handle()
 
+    def has_ended(self) -> bool:
+        """Whether the last process of the jail is gone."""
+        poll = select.poll()  # select(2) takes no descriptor above 1023
+        poll.register(self.pidfd, select.POLLIN)
+        return bool(poll.poll(0))
+
     def close(self) -> None:
         """End the jail with everything in it."""
         with contextlib.suppress(ProcessLookupError):
@@ -225,6 +231,8 @@ class LinuxLauncher:
                 while self._idle:  # their read-only mounts are no longer the right ones
                     self._idle.pop().close()
                 self._plan = replace(make_plan(self._policy, self._plan.rung), supervision=self._plan.supervision)
+            while self._idle and self._idle[-1].has_ended():  # killed by somebody outside, for want of memory
+                self._idle.pop().close()
             if terminal or not self._idle:
                 plan = replace(self._plan, terminal=terminal)
                 try:
@@ -306,7 +314,7 @@ class Running:
 
     def _jail_is_gone(self) -> Ended | None:
         # The channel closes a moment before the last process of the tree is gone; the pidfd says when it is.
-        if not select.select([self._jail.pidfd], [], [], 0)[0]:
+        if not self._jail.has_ended():
             with contextlib.suppress(OSError):
                 self._jail.epoll.unregister(self._jail.channel)
                 self._jail.epoll.register(self._jail.pidfd, select.EPOLLIN)
