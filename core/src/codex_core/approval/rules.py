@@ -153,17 +153,20 @@ def rule_lines(text: str, count: int) -> list[int]:
 def _rule(table: Any, source: str) -> Rule:  # noqa: ANN401 - a TOML value is of any type, and checked here
     try:
         rule, examples = _checked(table, source)
+        for expected, lines in examples.items():
+            for line in lines:
+                _try_example(rule, line, expected=expected)
     except (TypeError, ValueError, KeyError) as error:
-        msg = f"{visible(source)}: {visible(str(error))}"
-        raise ConfigError(msg) from error
-    for expected, lines in examples.items():
-        for line in lines:
-            words = shlex.split(line) if isinstance(line, str) else [str(word) for word in line]
-            matched = bool(words) and rule.matches(words, rule.cwd or None, found=rule.program or None)
-            if matched is not expected:
-                msg = f"{visible(source)}: the example {visible(str(line))!r} is {'not ' if expected else ''}matched"
-                raise ConfigError(msg)
+        raise ConfigError(f"{visible(source)}: {visible(str(error))}") from error
     return rule
+
+
+def _try_example(rule: Rule, line: object, *, expected: bool) -> None:
+    if not isinstance(line, str):
+        raise TypeError("match and not_match are lists of commands")
+    words = shlex.split(line)
+    if (bool(words) and rule.matches(words, rule.cwd or None, found=rule.program or None)) is not expected:
+        raise ValueError(f"the example {line!r} is {'not ' if expected else ''}matched")
 
 
 def _checked(table: Any, source: str) -> tuple[Rule, dict[bool, Sequence[Any]]]:  # noqa: ANN401 - as above

@@ -20,6 +20,7 @@ SUBCOMMANDS = {
     "sandbox": "run a command in the sandbox alone, to try it",
     "config": "show, check and edit the configuration",
     "rules": "show, check and edit the rules for commands",
+    "approvals": "list and take back what was allowed always",
     "mdm": "encode and decode managed configuration",
     "plugins": "list extension points, what is installed for them, and what is chosen",
     "doctor": "check this installation and what the sandbox can keep here",
