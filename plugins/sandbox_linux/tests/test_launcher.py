@@ -181,10 +181,16 @@ def test_broken_pipes_end_programs_as_everywhere(any_box: Box) -> None:
 
 
 def test_no_more_signals_are_ignored_or_blocked_than_without_a_sandbox(any_box: Box) -> None:
+    """But for two signals that posix_spawn of glibc leaves ignored, and which glibc keeps to itself."""
     show = ["grep", "^Sig[BIC]", "/proc/self/status"]
+    internal = 1 << 31 | 1 << 32
+
+    def masks(lines: bytes) -> list[int]:
+        return [int(line.split()[1], 16) & ~internal for line in lines.splitlines()]
+
     outside = any_box.free(show).stdout
     any_box.open()
-    assert any_box.run(show).stdout == outside
+    assert masks(any_box.run(show).stdout) == masks(outside)
 
 
 def test_limits_and_priorities_of_its_own_can_be_lowered(any_box: Box) -> None:
@@ -382,12 +388,23 @@ def test_when_the_jail_is_killed_the_command_ends_and_the_launcher_goes_on(
 
 
 @FORGES
-def test_when_an_idle_jail_is_killed_the_next_command_runs(box: Box, forge: str) -> None:
+def test_when_an_idle_jail_is_killed_the_next_command_runs(
+    box: Box, forge: str, eventually: Callable[[Callable[[], object]], None]
+) -> None:
     box.open(forge=forge)
     assert box.run(["true"]).returncode == 0
     jail = box.children()[0] if forge == "local" else box.children(box.children()[0])[0]
     os.kill(jail, signal.SIGKILL)
+    eventually(lambda: _is_dead(jail))
     assert box.run(["echo", "again"]).stdout == b"again\n"
+
+
+def _is_dead(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] == b"Z"
+    except FileNotFoundError:
+        return True
 
 
 def test_closing_a_launcher_ends_what_runs_in_it(box: Box, fifo: Callable[[str], Fifo]) -> None:
