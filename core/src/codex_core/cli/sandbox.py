@@ -90,7 +90,7 @@ def _run(asked: options.Given, words: Sequence[str]) -> int:
     except PluginNotFoundError:
         return _by_host(policy, command, backend)
     if plugin.distribution != discovery.find(_BACKENDS, backend).distribution:
-        reason = f"it comes from {plugin.distribution}, which is not where the backend comes from: uninstall one of them"
+        reason = f"it comes from {plugin.distribution}, and the backend does not: uninstall one of them"
         raise PluginConflictError(_COMMANDS, backend, reason)
     result: CommandResult = discovery.load(plugin)(policy, command)  # type: ignore[operator]  # the namespace's promise
     if result.ended.limit:
