@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
 import signal
+import struct
+import termios
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -152,3 +156,91 @@ def test_nothing_that_steers_a_terminal_is_shown(text: str) -> None:
 
 def test_the_lines_of_a_script_stay_lines_and_each_is_made_visible() -> None:
     assert command_lines(("bash", "-lc", "ls\nrm\tx")) == ["bash -lc 'ls", r"rm\x09x'"]
+
+
+ALL = tuple(Choice)
+
+
+def ask_all(typist: Callable[[int], None], question: Question, *, rows: int = 24, columns: int = 80) -> str:
+    """Ask with every choice on a terminal of a given size; give the answer."""
+    report, reported = os.pipe()
+    child, terminal = pty.fork()
+    if child == 0:
+        try:
+            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+            os.write(reported, LinePrompter(timeout=20).ask(question).choice.encode())
+        finally:
+            os._exit(0)
+    os.close(reported)
+    try:
+        typist(terminal)
+        return os.read(report, 100).decode()
+    finally:
+        os.close(terminal)
+        os.close(report)
+        os.waitpid(child, 0)
+
+
+@pytest.mark.parametrize(
+    ("keys", "choice"),
+    [(b"y\n", "once"), (b"s\n", "session"), (b"ALWAYS\n", "always"), (b"n\n", "no"), (b"q\n", "stop"), (b"x\n", "no")],
+)
+def test_every_choice_that_is_offered_can_be_made(keys: bytes, choice: str) -> None:
+    question = replace(QUESTION, offers=ALL, rule_file="/h/approved.toml")
+
+    def typist(terminal: int) -> None:
+        shown = read_until(terminal, "[y/s/a/N/q]")
+        assert "exactly this command, in exactly this folder, in the sandbox; a rule in /h/approved.toml" in shown
+        os.write(terminal, keys)
+
+    assert ask_all(typist, question) == choice
+
+
+def test_what_is_not_offered_cannot_be_chosen() -> None:
+    def typist(terminal: int) -> None:
+        read_until(terminal, "[y/N]")
+        os.write(terminal, b"always\n")
+
+    assert ask_all(typist, QUESTION) == "no"
+
+
+def test_a_long_command_is_paged_and_its_end_is_seen_before_the_choice() -> None:
+    script = "\n".join(f"echo {number}" for number in range(60)) + "\ntouch hidden"
+    question = Question(Action(("bash", "-lc", script), "/ws"), Verdict(Decision.PROMPT, "why"))
+    seen: list[str] = []
+
+    def typist(terminal: int) -> None:
+        while "[y/N]" not in "".join(seen):
+            seen.append(os.read(terminal, 1024).decode())
+            if seen[-1].endswith("n is no -- "):
+                os.write(terminal, b"\n")
+        os.write(terminal, b"y\n")
+
+    assert ask_all(typist, question, rows=12) == "once"
+    assert "".join(seen).index("touch hidden") < "".join(seen).index("[y/N]")
+
+
+def test_a_yes_to_the_first_page_is_not_a_yes_to_the_whole() -> None:
+    question = Question(Action(("echo", "x" * 10_000), "/ws"), Verdict(Decision.PROMPT, "why"))
+
+    def typist(terminal: int) -> None:
+        read_until(terminal, "n is no -- ")
+        os.write(terminal, b"n\n")
+
+    assert ask_all(typist, question, rows=10, columns=40) == "no"
+
+
+@pytest.mark.parametrize(
+    ("text", "warns"),
+    [
+        ("\u0430pt", True),
+        ("g\u03bfogle.com", True),
+        ("naïve", False),
+        ("漢字", False),
+        ("\u0430", False),
+        ("plain", False),
+    ],
+)
+def test_letters_of_another_script_beside_ascii_are_named(text: str, warns: bool) -> None:  # noqa: FBT001 - a parameter
+    question = Question(Action(("echo", text), "/ws"), Verdict(Decision.PROMPT, "why"))
+    assert ("Look twice" in question_text(question)) is warns

@@ -1,0 +1,161 @@
+"""Rules, approvals and questions as a user meets them, with every distribution installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from codex_core import open_session
+from codex_core.approval.prompt import Answer, Choice, Question
+from codex_core.errors import NotPermittedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+CODEX = [sys.executable, "-I", "-m", "codex_core.cli.main"]
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "project" / ".git").mkdir(parents=True)
+    home = str(tmp_path / "home")
+    return {"PATH": "/usr/bin:/bin", "HOME": home, "CODEX_HOME": home}
+
+
+@pytest.fixture
+def check(tmp_path: Path, environ: dict[str, str]) -> Callable[..., dict[str, Any]]:
+    """Ask ``codex rules check`` about a line that a model's shell tool would run."""
+
+    def _check(line: str, policy: str = "untrusted") -> dict[str, Any]:
+        done = subprocess.run(
+            [*CODEX, "rules", "check", "--json", "-a", policy, "--", "bash", "-lc", line],
+            cwd=tmp_path / "project",
+            env=environ,
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        return dict(json.loads(done.stdout))
+
+    return _check
+
+
+@pytest.mark.parametrize(
+    ("line", "decisions", "kind"),
+    [
+        #                            untrusted, on-request, on-failure, never
+        ("ls -la | head -5", ["allow", "allow", "allow", "allow"], "safe"),
+        ("make test", ["prompt", "allow", "allow", "allow"], "ask"),
+        ("git status", ["prompt", "allow", "allow", "allow"], "ask"),
+        ("ls && rm -rf x", ["prompt", "prompt", "allow", "forbid"], "forbid"),
+    ],
+)
+def test_a_line_is_judged_by_what_it_runs_and_by_the_policy(
+    check: Callable[..., dict[str, Any]], line: str, decisions: list[str], kind: str
+) -> None:
+    answers = [check(line, policy) for policy in ("untrusted", "on-request", "on-failure", "never")]
+    assert [answer["decision"] for answer in answers] == decisions
+    assert {answer["class"] for answer in answers} == {kind}
+
+
+def test_the_answer_names_the_programs_and_the_sources(check: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    rules = tmp_path / "home" / "rules"
+    rules.mkdir()
+    (rules / "mine.toml").write_text('[[rule]]\npattern = ["git", "push"]\ndecision = "forbid"\njustification = "no"\n')
+    answer = check("ls; git push origin")
+    assert answer["decision"] == "forbid"
+    assert answer["programs"] == [["ls"], ["git", "push", "origin"]]
+    assert {"text": "no", "source": f"{rules}/mine.toml:1"} in answer["reasons"]
+
+
+class Person:
+    """Answers as told, and keeps the questions."""
+
+    def __init__(self, *choices: Choice) -> None:
+        self.choices = list(choices)
+        self.questions: list[Question] = []
+
+    def ask(self, question: Question) -> Answer:
+        self.questions.append(question)
+        return Answer(self.choices.pop(0))
+
+
+def session(tmp_path: Path, environ: dict[str, str], person: Person) -> Any:  # noqa: ANN401 - a session
+    overrides = ["approval_policy=untrusted", "sandbox_mode=danger-full-access"]
+    return open_session(str(tmp_path / "project"), overrides=overrides, prompter=person, environ=environ)
+
+
+def test_a_yes_for_the_session_is_asked_once_and_forgotten_with_it(tmp_path: Path, environ: dict[str, str]) -> None:
+    person = Person(Choice.SESSION, Choice.NO)
+    with session(tmp_path, environ, person) as first:
+        assert [first.run(["printf", "a"]).stdout for _ in range(2)] == [b"a", b"a"]
+        with pytest.raises(NotPermittedError):
+            first.run(["printf", "b"])
+    assert len(person.questions) == 2
+    with session(tmp_path, environ, Person(Choice.NO)) as second, pytest.raises(NotPermittedError):
+        second.run(["printf", "a"])
+
+
+def test_a_yes_for_always_is_a_rule_that_can_be_revoked(tmp_path: Path, environ: dict[str, str]) -> None:
+    person = Person(Choice.ALWAYS)
+    with session(tmp_path, environ, person) as first:
+        first.run(["printf", "a"])
+    assert person.questions[0].rule_file == f"{tmp_path}/home/rules/approved.toml"
+    with session(tmp_path, environ, Person()) as second:
+        assert second.run(["printf", "a"]).stdout == b"a"
+    words = [*CODEX, "approvals", "revoke", "1"]
+    subprocess.run(words, cwd=tmp_path / "project", env=environ, check=True, capture_output=True)
+    with session(tmp_path, environ, Person(Choice.NO)) as third, pytest.raises(NotPermittedError):
+        third.run(["printf", "a"])
+
+
+def answer_on_a_terminal(
+    words: list[str], cwd: Path, environ: dict[str, str], *answers: tuple[str, str]
+) -> tuple[int, str]:
+    """Run codex on a terminal of its own; type each answer when its text is seen; the exit code and the screen."""
+    child, terminal = pty.fork()
+    if child == 0:
+        os.chdir(cwd)
+        os.execve(CODEX[0], [*CODEX, *words], environ)
+    shown = ""
+    waiting = list(answers)
+    try:
+        while True:
+            try:
+                part = os.read(terminal, 4096)
+            except OSError:
+                break
+            if not part:
+                break
+            shown += part.decode(errors="replace")
+            if waiting and waiting[0][0] in shown:
+                os.write(terminal, waiting.pop(0)[1].encode())
+    finally:
+        os.close(terminal)
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status), shown
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"), [("y\n", 3), ("n\n", 126), ("\n", 126), ("\x04", 126), ("\x03", 126), ("q\n", 126)]
+)
+def test_codex_run_asks_on_the_terminal(tmp_path: Path, environ: dict[str, str], answer: str, code: int) -> None:
+    words = ["run", "-a", "untrusted", "-s", "danger-full-access", "--", "sh", "-c", "exit 3"]
+    ended, shown = answer_on_a_terminal(words, tmp_path / "project", environ, ("[y/s/a/N/q]", answer))
+    assert ended == code, shown
+    assert "sh -c 'exit 3'" in shown
+
+
+def test_escape_sequences_of_a_command_do_not_reach_the_terminal(tmp_path: Path, environ: dict[str, str]) -> None:
+    words = ["run", "-a", "untrusted", "--", "printf", "\x1b[2J\x1b[1;1Hharmless", "\u202exr- mr"]
+    _, shown = answer_on_a_terminal(words, tmp_path / "project", environ, ("[y/s/a/N/q]", "n\n"))
+    assert "\x1b[2J" not in shown
+    assert r"\x1b[2J\x1b[1;1Hharmless" in shown
+    assert r"\u202exr- mr" in shown
