@@ -293,8 +293,12 @@ def simple_ones(candidates: list[str]) -> list[tuple[str, list[tuple[str, ...]]]
             found.append((line, words_of(line)))
         except NotSimpleError:
             continue
-    # A program that is named by a path cannot be caught by bash's handler, and is no different here.
-    return [(line, words) for line, words in found if not any("/" in program[0] for program in words)]
+    # What is built in, or named by a path, cannot be caught by bash's handler, and is no different here.
+    return [
+        (line, words)
+        for line, words in found
+        if not any("/" in program[0] or program[0] in {".", ":"} for program in words)
+    ]
 
 
 RECORD = r"""
