@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -16,14 +17,15 @@ _PATIENCE: Final = 2.0
 """Seconds of chasing processes that change their number faster than /proc can be read."""
 
 
-def kill_below(*, in_own_namespace: bool, without: Container[int] = ()) -> Iterator[tuple[int, int]]:
+def kill_below(*, at_once: bool, without: Container[int] = ()) -> Iterator[tuple[int, int]]:
     """Kill and collect everything below; yields pid and wait status of each child that ended.
 
-    In a pid namespace of its own that is one system call, which nothing escapes.  Elsewhere it is a
-    chase, given up after two seconds; the trees of the processes in *without* are left alone.
+    *at_once* says that this process can signal nothing else, because of a pid namespace or of Landlock:
+    then one system call reaches everything, however fast it forks.  Elsewhere it is a chase, given up
+    after two seconds; the trees of the processes in *without* are left alone.
     """
     deadline = time.monotonic() + _PATIENCE
-    while (_kill_namespace() if in_own_namespace else _killdescendants(without)) and time.monotonic() < deadline:
+    while (_kill_everything() if at_once else _kill_descendants(without)) and time.monotonic() < deadline:
         yield from ended_children()
         time.sleep(_BREATH)
 
@@ -40,15 +42,17 @@ def ended_children() -> Iterator[tuple[int, int]]:
         yield pid, status
 
 
-def _kill_namespace() -> bool:
+def _kill_everything() -> bool:
     try:
-        os.kill(-1, signal.SIGKILL)
-    except ProcessLookupError:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:  # orphans come to us: without children there is nothing below
         return False
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(-1, signal.SIGKILL)
     return True
 
 
-def _killdescendants(without: Container[int]) -> bool:
+def _kill_descendants(without: Container[int]) -> bool:
     own_group = os.getpgrp()
     below = descendants(os.getpid(), without)
     for pid, group in below:

@@ -92,7 +92,7 @@ class LocalForge:
     def sweep(self) -> None:
         """See :meth:`Forge.sweep`."""
         self.forget_ended_jails()
-        for pid, _ in kill_below(in_own_namespace=False, without=self._jails):
+        for pid, _ in kill_below(at_once=False, without=self._jails):
             self._jails.discard(pid)
 
     def close(self) -> None:

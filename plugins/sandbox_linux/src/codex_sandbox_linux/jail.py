@@ -105,7 +105,7 @@ class _Server:
     """Runs one command at a time and leaves nothing of it behind."""
 
     def __init__(self, plan: Plan, owner: socket.socket) -> None:
-        self._has_pid_namespace = bool(plan.clone_flags)
+        self._is_alone = bool(plan.clone_flags) or _cannot_signal_outside()
         self._owner = owner
         self._child = 0
         self._null = os.open("/dev/null", os.O_RDWR)
@@ -207,11 +207,20 @@ class _Server:
     def _end_tree(self) -> None:
         """Kill everything below; if the command was among it, report its end."""
         ended = None
-        for pid, status in kill_below(in_own_namespace=self._has_pid_namespace):
+        for pid, status in kill_below(at_once=self._is_alone):
             if pid == self._child and not os.WIFSTOPPED(status):
                 self._child, ended = 0, status
         if ended is not None:
             self._report_end(ended)
+
+
+def _cannot_signal_outside() -> bool:
+    """Try whether Landlock keeps this process from signalling the one that made it (ABI 6)."""
+    try:
+        os.kill(os.getppid(), 0)
+    except PermissionError:
+        return True
+    return False
 
 
 def _scheduling() -> tuple[object, ...]:

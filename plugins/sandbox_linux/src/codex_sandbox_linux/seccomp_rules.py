@@ -149,7 +149,12 @@ def _sockets(variant: Variant, *, connects: bool) -> tuple[Rule, ...]:
 
 _SET_USER_ID: Final = 0o4000
 _MODES: Final[dict[str | int, int]] = {
-    "chmod": 1, "fchmod": 1, "fchmodat": 2, "creat": 1, "mknod": 1, "mknodat": 2,
+    "chmod": 1,
+    "fchmod": 1,
+    "fchmodat": 2,
+    "creat": 1,
+    "mknod": 1,
+    "mknodat": 2,
     _FCHMODAT2: 2,
 }
 """Calls that give a file a mode, and the argument that holds it; those of OPENS do so when they create one."""
