@@ -162,9 +162,12 @@ def test_what_their_exporter_finds_wrong_stops_the_start_with_one_line(codex: Co
 def test_they_run_the_contract_tests_from_the_installed_wheel(environment: str, tmp_path: Path) -> None:
     (tmp_path / "test_contracts.py").write_text(CONTRACTS)
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    # What is required of our backends is not required of this one, which keeps nothing.
+    environ = {name: value for name, value in os.environ.items() if name != "CODEX_CORE_REQUIRE"}
     done = subprocess.run(
         [os.path.join(environment, "bin", "python"), "-m", "pytest", "-q", "-p", "no:cacheprovider"],
         cwd=tmp_path,
+        env=environ,
         capture_output=True,
         text=True,
         check=False,
