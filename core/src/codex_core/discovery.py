@@ -43,6 +43,7 @@ _SHIPPED = {
     ("codex_core.sandbox_backends", "linux"): ("codex-sandbox-linux", "plugins/sandbox_linux"),
     ("codex_core.sandbox_commands", "linux"): ("codex-sandbox-linux", "plugins/sandbox_linux"),
     ("codex_core.exporters", "none"): ("codex-exporter-none", "plugins/exporters/none"),
+    ("codex_core.tool_gates", "web_search"): ("codex-gate-web-search", "plugins/approval/web_search"),
     ("codex_core.approval_policies", "untrusted"): ("codex-approval-policies", "plugins/approval/policies"),
     ("codex_core.approval_policies", "on-failure"): ("codex-approval-policies", "plugins/approval/policies"),
     ("codex_core.approval_policies", "on-request"): ("codex-approval-policies", "plugins/approval/policies"),
