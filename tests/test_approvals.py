@@ -159,3 +159,16 @@ def test_escape_sequences_of_a_command_do_not_reach_the_terminal(tmp_path: Path,
     assert "\x1b[2J" not in shown
     assert r"\x1b[2J\x1b[1;1Hharmless" in shown
     assert r"\u202exr- mr" in shown
+
+
+def test_the_example_of_rules_loads_and_does_what_it_says(check: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    rules = tmp_path / "home" / "rules"
+    rules.mkdir()
+    example = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "examples", "rules.toml")
+    with open(example, encoding="utf-8") as file:
+        (rules / "example.toml").write_text(file.read())
+    assert check("make test && ls")["decision"] == "allow"
+    assert check("make install")["decision"] == "prompt"
+    fetching = check("git fetch origin")
+    assert (fetching["decision"], fetching["unsandboxed"]) == ("allow", True)
+    assert check("cd infra && sudo terraform apply", "on-failure")["decision"] == "forbid"
