@@ -71,6 +71,12 @@ def test_what_is_no_line_of_programs_is_not_simple(line: str) -> None:
         programs(line)
 
 
+@pytest.mark.parametrize("line", ["a=b", 'a=b"c"', "a='b' c", "a+=b", "ls\n_=@'x'", "ls && PATH=x'y' ls"])
+def test_what_may_be_an_assignment_is_not_simple(line: str) -> None:
+    with pytest.raises(NotSimpleError):
+        programs(line)
+
+
 @pytest.mark.parametrize("char", list("$`\\*?[]{}()<>&!#~^\r\v\f\a\x1b\u00a0\u3000\u2028é="))
 def test_a_character_that_means_something_to_some_shell_is_not_simple_unquoted(char: str) -> None:
     with pytest.raises(NotSimpleError):

@@ -167,6 +167,8 @@ class _StrictReader:
             raise self.refuse("it does not begin with a program", node.start_byte)
         if _text(node.children[0]) in _RESERVED:
             raise self.refuse(f"{words[0]!r} is a word of the language", node.start_byte)
+        if "=" in _text(node.children[0]):
+            raise self.refuse("it may be an assignment", node.start_byte)
         if not words[0]:
             raise self.refuse("the program has no name", node.start_byte)
         return tuple(words)
