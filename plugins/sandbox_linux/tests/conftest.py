@@ -214,6 +214,14 @@ class Box:
         answer: tuple[Ended | None, tuple[Denial, ...]] = self.ask("wait", timeout)
         return answer
 
+    def drive(self, fifo: Fifo) -> None:
+        """Keep the command that was started going until it tells through *fifo* that it has come so far."""
+        for _ in range(100):
+            if fifo.read(0):
+                return
+            assert self.wait(0.1)[0] is None, "it has ended"
+        pytest.fail("the command does not come so far")
+
     def census(self) -> dict[str, int]:
         """Count what the owner holds."""
         answer: dict[str, int] = self.ask("census")

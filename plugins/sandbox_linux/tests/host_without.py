@@ -6,7 +6,6 @@ that such a host gives:
 * ``namespaces``  clone, unshare and mount as Docker's default profile refuses them
 * ``mounts``      namespaces can be made and nothing mounted in them, as under AppArmor's restriction
 * ``landlock``    a kernel that was built without it
-* ``landlock-N``  a kernel whose Landlock ABI is N (only the version call is changed)
 * ``supervisor``  a kernel, or a supervisor above, that allows no listener
 """
 
