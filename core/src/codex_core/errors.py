@@ -3,6 +3,7 @@
 * CodexError                      1    the base class; ``str(error)`` is one line for the user
   x UsageError                    2    the command line makes no sense
   x ConfigError                   1    a configuration layer cannot be read, parsed or accepted
+  x PatchError                    1    a patch makes no sense, or does not fit the files; nothing was changed
   x PluginError                 125    a plugin that the configuration names cannot be used
     + PluginNotFoundError                no installed distribution declares it
     + PluginConflictError                two installed distributions declare it
@@ -31,6 +32,10 @@ class UsageError(CodexError):
 
 class ConfigError(CodexError):
     """A configuration layer cannot be read, parsed or accepted; names file, line and key where it can."""
+
+
+class PatchError(CodexError):
+    """A patch makes no sense, or does not fit the files that it is about; nothing was changed."""
 
 
 class PluginError(CodexError):

@@ -182,6 +182,8 @@ class Action:
     """Why the model asks, in its own words: show it as such."""
     after_denial: Denial | None = None
     """Set when the sandbox stopped a first attempt and this asks for a second one outside."""
+    writes: tuple[str, ...] = ()
+    """The files that a tool of this process would write, absolute; empty for commands."""
     safety: Safety | None = None
     """What core found out about the command, for approval policies; None where nobody looked yet."""
 

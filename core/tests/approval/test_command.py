@@ -90,7 +90,7 @@ def test_the_reason_says_where_in_the_line() -> None:
 
 
 @pytest.mark.parametrize(
-    "word", ["if", "then", "time", "!", "[[", "{", "coproc", "function", "select", "repeat", "noglob"]
+    "word", ["if", "then", "time", "!", "[[", "{", "%", "%1", "coproc", "function", "select", "repeat", "noglob"]
 )
 def test_words_of_the_language_are_no_programs(word: str) -> None:
     with pytest.raises(NotSimpleError):

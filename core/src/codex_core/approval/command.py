@@ -169,6 +169,8 @@ class _StrictReader:
             raise self.refuse(f"{words[0]!r} is a word of the language", node.start_byte)
         if "=" in _text(node.children[0]):
             raise self.refuse("it may be an assignment", node.start_byte)
+        if words[0].startswith("%"):
+            raise self.refuse(f"{words[0]!r} names a job", node.start_byte)
         if not words[0]:
             raise self.refuse("the program has no name", node.start_byte)
         return tuple(words)
