@@ -313,15 +313,15 @@ def test_nested_repositories_are_closed_as_deep_as_the_bound_reaches(
     policy = build()
     assert not allowed(policy, deep / "config")
     assert not allowed(policy, bare / "config")
-    assert nested_repositories(str(workspace)) == [str(bare), str(deep)]
+    assert nested_repositories(str(workspace)) == ([str(bare), str(deep)], True)
 
 
 def test_the_search_for_nested_repositories_is_bounded_and_follows_no_link(workspace: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere" / ".git").mkdir(parents=True)
     (workspace / "link").symlink_to(tmp_path / "elsewhere")
     (workspace / "a" / "b" / ".git").mkdir(parents=True)
-    assert nested_repositories(str(workspace)) == [str(workspace / "a" / "b" / ".git")]
-    assert nested_repositories(str(workspace), limit=2) == []
+    assert nested_repositories(str(workspace)) == ([str(workspace / "a" / "b" / ".git")], True)
+    assert nested_repositories(str(workspace), folders=2) == ([], False)
 
 
 # Codex itself

@@ -52,6 +52,8 @@ repositories' configuration (gitrepository-layout(5), githooks(5), gitattributes
 
 _LINKS_FOLLOWED = 40
 """As many as Linux follows in one path (path_resolution(7))."""
+_LINKS_LISTED = 1000
+"""Entries of one folder that are looked at for links: each becomes a mount."""
 _POINTER_BYTES = 8192
 """Enough for ``gitdir: `` and the longest path."""
 _CASE_INSENSITIVE = sys.platform in {"darwin", "win32"}
@@ -211,9 +213,21 @@ def build_policy(
     for root in roots:
         opened += _close_names(closed, root, hooks_only=hooks_only)
     firm = tuple(closed)
+    nested: dict[str, str] = {}
     for root in work_roots:
-        for repository in nested_repositories(root):
-            opened += _close_repository(closed, repository, hooks_only=hooks_only)
+        repositories, complete = nested_repositories(root)
+        for repository in repositories:
+            opened += _close_repository(nested, repository, hooks_only=hooks_only)
+        if not complete:
+            notices.append(f"repositories deep below {root} are not protected: it has too many folders to look into")
+    # A command may have made these: they close what is theirs, and never a root with all that is in it.
+    closed |= {
+        path: why
+        for path, why in nested.items()
+        if path not in closed
+        and any(contains(root, path) for root in work_roots)
+        and not any(contains(path, root) for root in roots)
+    }
 
     writable = [root for root in roots if _why_dropped(root, closed) is None]
     notices += [f"{root} is not writable: {why}" for root in roots if (why := _why_dropped(root, closed)) is not None]
@@ -239,28 +253,27 @@ def build_policy(
     )
 
 
-def nested_repositories(root: str, limit: int = 2000) -> list[str]:
+def nested_repositories(root: str, folders: int = 2000, entries: int = 50_000) -> tuple[list[str], bool]:
     """Find git repositories below *root*, nearest first: ``.git`` entries and bare layouts.
 
-    Looks at no more than *limit* directory entries and follows no link, so the cost is bounded and
-    a repository deeper than the bound is not found.  The ``.git`` of *root* itself is not listed.
-    A backend that watches the tree while a command runs can cover what appears later.
+    Also says whether all of *root* was seen: it looks into at most so many *folders* with so many
+    *entries* together, so that the cost is bounded.  Links are not followed, and the ``.git`` of *root*
+    itself is not listed.
     """
     found: list[str] = []
     queue = [root]
-    for folder in queue:
-        entries = _entries(folder, limit)
-        limit -= len(entries)
-        names = {entry.name for entry in entries}
+    for looked, folder in enumerate(queue):
+        if looked >= folders or entries <= 0:
+            return found, False
+        here = _entries(folder, entries)
+        entries -= len(here)
         if folder != root:
-            found += [entry.path for entry in entries if entry.name.casefold() == ".git"]
-            if names >= {"HEAD", "objects", "refs"}:
+            found += [entry.path for entry in here if entry.name.casefold() == ".git"]
+            if {entry.name for entry in here} >= {"HEAD", "objects", "refs"}:
                 found.append(folder)
                 continue
-        queue += [entry.path for entry in entries if entry.name.casefold() not in PROTECTED_NAMES and _is_folder(entry)]
-        if limit <= 0:
-            break
-    return found
+        queue += [entry.path for entry in here if entry.name.casefold() not in PROTECTED_NAMES and _is_folder(entry)]
+    return found, True
 
 
 def _is_loop(path: str) -> bool:
@@ -385,7 +398,7 @@ def _pointer(path: str, prefix: str, base: str | None = None) -> str | None:
 
 def _linked_children(folder: str) -> list[str]:
     """List the links directly inside *folder*: where they lead is part of what it means."""
-    return [entry.path for entry in _entries(folder) if entry.is_symlink()]
+    return [entry.path for entry in _entries(folder, _LINKS_LISTED) if entry.is_symlink()]
 
 
 def _entries(folder: str, limit: int = sys.maxsize) -> list[os.DirEntry[str]]:

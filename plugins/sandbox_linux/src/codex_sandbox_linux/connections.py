@@ -15,11 +15,11 @@ import contextlib
 import errno
 import fcntl
 import os
+import queue
 import select
 import socket
 import struct
 import threading
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -40,7 +40,12 @@ _SYS_CONNECT: Final = {"x86_64": 42, "aarch64": 203}.get(kernel.MACHINE, -1)
 _LONGEST_ADDRESS: Final = 128  # sizeof(struct sockaddr_storage)
 _FAMILY: Final = struct.Struct("<H")
 _FAMILY_SIZE: Final = _FAMILY.size
-_BUSY_RETRY: Final = 0.01
+_RETRY: Final = 0.01
+"""Seconds between two tries for callers that wait."""
+_MOST_WAITING: Final = 64
+_MOST_OWN: Final = 4096
+MOST_DENIALS: Final = 100
+"""Of one command; what it goes on to try is denied and not written down."""
 
 _SO_NETNS_COOKIE: Final = 71
 _SOCK_DIAG_BY_FAMILY: Final = 20
@@ -54,6 +59,16 @@ _DIAG_ANSWER: Final = struct.Struct("<BBBBIQ")
 
 _HANDED_IN: Final = "a socket that was handed in"
 _SOCKET_RULE: Final = "sockets of programs outside the sandbox are closed"
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A connect that could not be answered at once."""
+
+    connecting: socket.socket
+    address: bytes
+    held: contextlib.ExitStack
+    """What is to be closed afterwards."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +93,15 @@ class Supervisor:
         self._diagnostics = socket.socket(fileno=diagnostics)
         self._diagnostics.settimeout(1)
         self._own: dict[tuple[int, int] | bytes, _Socket] = {}
-        self._pending: dict[int, int] = {}
-        """Descriptor of a socket that is still connecting -> the notification to answer."""
+        self._waiting: dict[int, _Waiting] = {}
+        """By the notification that has to be answered."""
+        self._closer: queue.SimpleQueue[socket.socket | None] | None = None
+        self._timer = kernel.timer()
         self._epoll = select.epoll()
         self._epoll.register(listener, select.EPOLLIN)
-        self.denials: list[Denial] = []
+        self._epoll.register(self._timer, select.EPOLLIN)
+        self.denials: dict[Denial, None] = {}
+        """What was denied, in order; no more than :data:`MOST_DENIALS`."""
 
     def fileno(self) -> int:
         """Give a descriptor that polls readable when :meth:`handle` has something to do."""
@@ -92,22 +111,26 @@ class Supervisor:
         """Forget what belonged to the last command: its sockets are gone."""
         self._own.clear()
         self.denials.clear()
-        for descriptor in list(self._pending):
-            self._drop(descriptor)
-            os.close(descriptor)
+        for waiting in self._waiting.values():
+            waiting.held.close()
+        self._waiting.clear()
 
     def close(self) -> None:
         """Stop answering: what still asks gets ENOSYS."""
         self.forget()
+        if self._closer is not None:
+            self._closer.put(None)
         self._epoll.close()
+        os.close(self._timer)
         self._diagnostics.close()
         os.close(self._listener)
 
     def handle(self) -> None:
         """Answer what is waiting, without blocking."""
         for descriptor, events in self._epoll.poll(0):
-            if descriptor != self._listener:
-                self._finish(self._drop(descriptor), descriptor)
+            if descriptor == self._timer:
+                os.read(self._timer, 8)
+                self._retry()
             elif events & select.EPOLLIN:
                 self._answer_one()
             else:  # everybody who could ask is gone
@@ -161,9 +184,7 @@ class Supervisor:
             raise
 
     def _is_inside(self, other: socket.socket) -> bool:
-        """Whether a socket of another family was made inside; one that the caller handed in may lead anywhere."""
-        if self._policy.network is not Network.OFF:
-            return True
+        """Whether a socket belongs to the jail's own network; one that was handed in may lead anywhere."""
         try:
             networks = {one.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8) for one in (self._diagnostics, other)}
         except OSError:  # Linux before 5.14 does not tell
@@ -175,20 +196,26 @@ class Supervisor:
     def _listen(self, identity: int, thread: int, descriptor: int) -> None:
         # Whatever socket we get to see here belongs to the jail, even if the caller has swapped it by the
         # time that the kernel goes on: then the other one is simply not known.
-        with self._fetch(identity, thread, descriptor) as listening:
+        listening = self._fetch(identity, thread, descriptor)
+        try:
             if listening.family != socket.AF_UNIX:
-                if not self._is_inside(listening):
+                if self._policy.network is Network.OFF and not self._is_inside(listening):
                     raise self._denied(_HANDED_IN)
                 return
             inode = os.fstat(listening.fileno()).st_ino
             name = listening.getsockname()
+        finally:
+            self._discard(listening)
         found = self._diagnose(inode, _ANY_COOKIE)
         if found is None:
             return
         known = _Socket(inode, found[1])
         key = name if isinstance(name, bytes) else found[2]
         if key:
-            self._own[key] = known
+            if len(self._own) >= _MOST_OWN:
+                self._own = {key: one for key, one in self._own.items() if self._is_own(key)}
+            if len(self._own) < _MOST_OWN:
+                self._own[key] = known
 
     def _is_own(self, key: tuple[int, int] | bytes) -> bool:
         """Whether a socket of the jail still listens there."""
@@ -224,99 +251,89 @@ class Supervisor:
 
     def _connect(self, identity: int, thread: int, descriptor: int, address: int, length: int) -> None:
         raw = _read_memory(thread, address, length)
-        connecting = self._fetch(identity, thread, descriptor)
-        if connecting.family != socket.AF_UNIX:
-            if not self._is_inside(connecting):
-                connecting.close()
-                raise self._denied(_host_and_port(raw) or _HANDED_IN)
-            self._connect_elsewhere(identity, connecting, raw)
-        elif int.from_bytes(raw[:_FAMILY_SIZE], "little") != socket.AF_UNIX:
-            connecting.close()
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-        else:
-            self._connect_unix(identity, thread, connecting, raw[_FAMILY_SIZE:])
-
-    def _connect_unix(self, identity: int, thread: int, connecting: socket.socket, name: bytes) -> None:
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(connecting)
-            if not name or name[:1] == b"\0":
-                if not self._is_own(name):
-                    raise self._denied("@" + os.fsdecode(name[1:]))
-                address = _FAMILY.pack(socket.AF_UNIX) + name
+        with contextlib.ExitStack() as held:
+            connecting = self._fetch(identity, thread, descriptor)
+            held.callback(self._discard, connecting)
+            if connecting.family != socket.AF_UNIX:
+                if self._policy.network is Network.OFF and not self._is_inside(connecting):
+                    raise self._denied(_host_and_port(raw) or _HANDED_IN)
+            elif int.from_bytes(raw[:_FAMILY_SIZE], "little") != socket.AF_UNIX:
+                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
             else:
-                target = _open_as_seen_by(thread, name.partition(b"\0")[0])
-                stack.callback(os.close, target)
-                self._check_still_asking(identity)
-                if not self._is_own(_file_identity(thread, target)):
-                    raise self._denied(os.readlink(f"/proc/self/fd/{target}"))
-                address = _FAMILY.pack(socket.AF_UNIX) + f"/proc/self/fd/{target}".encode() + b"\0"
+                raw = self._own_address(identity, thread, connecting, raw[_FAMILY_SIZE:], held)
             try:
-                _connect_without_waiting(connecting, address)
+                _connect_without_waiting(connecting, raw)
             except BlockingIOError:
                 if not os.get_blocking(connecting.fileno()):
                     raise
-                waiting = stack.pop_all()
-                threading.Thread(
-                    target=self._connect_when_accepted, args=(identity, connecting, address, waiting), daemon=True
-                ).start()
+                if len(self._waiting) >= _MOST_WAITING:
+                    raise
+                self._waiting[identity] = _Waiting(connecting, raw, held.pop_all())
+                kernel.set_timer(self._timer, _RETRY)
                 return
+            except OSError as error:
+                if error.errno == errno.ENETUNREACH and (host := _host_and_port(raw)):
+                    denial = self._policy.check(Operation.CONNECT, host)
+                    self._note([denial] if denial else [])
+                raise
         self._respond(identity, 0)
 
-    def _connect_when_accepted(
-        self, identity: int, connecting: socket.socket, address: bytes, waiting: contextlib.ExitStack
-    ) -> None:
-        """Wait, in a thread, until the queue of a listening unix socket has room (connect(2) would block)."""
-        with waiting:
-            while True:
-                try:
-                    self._check_still_asking(identity)
-                    _connect_without_waiting(connecting, address)
-                except BlockingIOError:
-                    time.sleep(_BUSY_RETRY)
-                except OSError as error:
-                    self._respond(identity, error.errno or errno.EACCES)
-                    return
-                else:
-                    self._respond(identity, 0)
-                    return
+    def _own_address(
+        self, identity: int, thread: int, connecting: socket.socket, name: bytes, held: contextlib.ExitStack
+    ) -> bytes:
+        """Give the address of one of the jail's own sockets, which does not change any more; else deny."""
+        if not name or name[:1] == b"\0":
+            # The same name may be somebody else's in the network namespace of a socket that was handed in.
+            if (self._isolated and not self._is_inside(connecting)) or not self._is_own(name):
+                raise self._denied("@" + os.fsdecode(name[1:]))
+            return _FAMILY.pack(socket.AF_UNIX) + name
+        target = _open_as_seen_by(thread, name.partition(b"\0")[0])
+        held.callback(os.close, target)
+        self._check_still_asking(identity)
+        if not self._is_own(_file_identity(thread, target)):
+            raise self._denied(os.readlink(f"/proc/self/fd/{target}"))
+        return _FAMILY.pack(socket.AF_UNIX) + f"/proc/self/fd/{target}".encode() + b"\0"
+
+    def _retry(self) -> None:
+        """Try again, for callers that wait in connect(2): it says what became of the first try."""
+        for identity, waiting in list(self._waiting.items()):
+            error = 0
+            try:
+                self._check_still_asking(identity)
+                _connect_without_waiting(waiting.connecting, waiting.address)
+            except BlockingIOError:
+                continue
+            except OSError as failed:
+                error = 0 if failed.errno == errno.EISCONN else failed.errno or errno.EACCES
+            del self._waiting[identity]
+            waiting.held.close()
+            self._respond(identity, error)
+        if not self._waiting:
+            kernel.set_timer(self._timer, 0)
+
+    def _discard(self, fetched: socket.socket) -> None:
+        """Close a socket of the caller's; the last close of one that lingers waits (socket(7), SO_LINGER)."""
+        if fetched.family == socket.AF_UNIX:
+            fetched.close()
+            return
+        if self._closer is None:
+            self._closer = queue.SimpleQueue()
+            threading.Thread(target=_close_all, args=(self._closer,), daemon=True).start()
+        self._closer.put(fetched)
 
     def _denied(self, target: str) -> OSError:
         self._note([Denial(Operation.CONNECT, target, _SOCKET_RULE)])
         return OSError(errno.EACCES, os.strerror(errno.EACCES))
 
     def _note(self, denials: list[Denial]) -> None:
-        self.denials += [denial for denial in denials if denial not in self.denials]
+        for denial in denials:
+            if len(self.denials) < MOST_DENIALS:
+                self.denials.setdefault(denial)
 
-    def _connect_elsewhere(self, identity: int, connecting: socket.socket, raw: bytes) -> None:
-        """Connect a socket of another family; where that takes time, the answer comes later."""
-        blocking = os.get_blocking(connecting.fileno())
-        try:
-            _connect_without_waiting(connecting, raw)
-        except BlockingIOError:
-            if not blocking:
-                connecting.close()
-                raise
-            descriptor = connecting.detach()
-            self._pending[descriptor] = identity
-            self._epoll.register(descriptor, select.EPOLLOUT)
-            return
-        except OSError as error:
-            if error.errno == errno.ENETUNREACH and (host := _host_and_port(raw)):
-                denial = self._policy.check(Operation.CONNECT, host)
-                self._note([denial] if denial else [])
-            connecting.close()
-            raise
-        connecting.close()
-        self._respond(identity, 0)
 
-    def _drop(self, descriptor: int) -> int:
-        self._epoll.unregister(descriptor)
-        return self._pending.pop(descriptor)
-
-    def _finish(self, identity: int, descriptor: int) -> None:
-        with socket.socket(fileno=descriptor) as connected:
-            error = connected.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        self._respond(identity, error)
+def _close_all(sockets: queue.SimpleQueue[socket.socket | None]) -> None:
+    while (fetched := sockets.get()) is not None:
+        fetched.close()
 
 
 def _connect_without_waiting(connecting: socket.socket, address: bytes) -> None:
@@ -357,10 +374,16 @@ def _read_memory(thread: int, address: int, length: int) -> bytes:
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
     with open(f"/proc/{thread}/mem", "rb", buffering=0) as memory:
         memory.seek(address)
-        return memory.read(length & 0xFFFF_FFFF)
+        raw = memory.read(length & 0xFFFF_FFFF)
+    if len(raw) != length & 0xFFFF_FFFF:
+        raise OSError(errno.EFAULT, os.strerror(errno.EFAULT))
+    return raw
 
 
 def _open_as_seen_by(thread: int, path: bytes) -> int:
+    for own in (b"/proc/self/", b"/proc/thread-self/"):  # in our /proc, not theirs, that would be us
+        if path.startswith(own):
+            return os.open(b"/proc/%d/%s" % (thread, path.removeprefix(own)), os.O_PATH)
     base = os.open(f"/proc/{thread}/{'root' if path[:1] == b'/' else 'cwd'}", os.O_PATH)
     try:
         return os.open(path.lstrip(b"/") or b".", os.O_PATH, dir_fd=base)
@@ -374,10 +397,11 @@ def _file_identity(thread: int, descriptor: int) -> tuple[int, int]:
         info = dict(line.split(b":", 1) for line in file if b":" in line)
     mount = info[b"mnt_id"].strip()
     inode = int(info[b"ino"]) if b"ino" in info else os.fstat(descriptor).st_ino  # "ino" is new in Linux 5.14
-    with open(f"/proc/{thread}/mountinfo", "rb") as file:
-        for line in file:
-            fields = line.split(b" ", 3)
-            if fields[0] == mount:
-                major, minor = map(int, fields[2].split(b":"))
-                return (major << 20) | minor, inode & 0xFFFF_FFFF
+    for process in (thread, "self"):  # an absolute link leads through our own mounts, to the same files
+        with open(f"/proc/{process}/mountinfo", "rb") as file:
+            for line in file:
+                fields = line.split(b" ", 3)
+                if fields[0] == mount:
+                    major, minor = map(int, fields[2].split(b":"))
+                    return (major << 20) | minor, inode & 0xFFFF_FFFF
     raise OSError(errno.EACCES, os.strerror(errno.EACCES))

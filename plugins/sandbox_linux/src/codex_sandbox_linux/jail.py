@@ -105,6 +105,7 @@ class _Server:
     """Runs one command at a time and leaves nothing of it behind."""
 
     def __init__(self, plan: Plan, owner: socket.socket) -> None:
+        self._shared = _SharedObjects() if plan.clone_flags else None
         self._is_alone = bool(plan.clone_flags) or _cannot_signal_outside()
         self._owner = owner
         self._child = 0
@@ -191,7 +192,7 @@ class _Server:
 
     def _report_end(self, status: int) -> None:
         os.chdir("/")
-        unchanged = _scheduling() == self._as_made
+        unchanged = _scheduling() == self._as_made and not (self._shared and self._shared.are_left())
         channel.send_reply(self._owner, channel.ENDED if unchanged else channel.SPENT, status)
 
     def _signal(self, number: int) -> None:
@@ -212,6 +213,20 @@ class _Server:
                 self._child, ended = 0, status
         if ended is not None:
             self._report_end(ended)
+
+
+class _SharedObjects:
+    """What processes leave in the jail's own ipc namespace and /dev/shm when they end."""
+
+    def __init__(self) -> None:
+        self._tables = [os.open(f"/proc/sysvipc/{name}", os.O_RDONLY) for name in ("shm", "sem", "msg")]
+        self._none = self._look()
+
+    def are_left(self) -> bool:
+        return self._look() != self._none
+
+    def _look(self) -> tuple[object, ...]:
+        return *(len(os.pread(table, 4096, 0)) for table in self._tables), os.statvfs("/dev/shm").f_ffree  # noqa: S108
 
 
 def _cannot_signal_outside() -> bool:

@@ -178,6 +178,19 @@ def pidfd_getfd(pidfd: int, descriptor: int) -> int:
     return _checked(_syscall(_SYS_PIDFD_GETFD, pidfd, descriptor, 0), "pidfd_getfd")
 
 
+def timer() -> int:
+    """Make a timer that is not set (timerfd_create(2)); a descriptor."""
+    monotonic, nonblocking_and_cloexec = 1, 0o2004000
+    return _checked(int(_libc.timerfd_create(monotonic, nonblocking_and_cloexec)), "timerfd_create")
+
+
+def set_timer(descriptor: int, seconds: float) -> None:
+    """Let a timer go off every so many *seconds*, or with 0 not any more."""
+    whole, nanoseconds = int(seconds), int(seconds % 1 * 1_000_000_000)
+    interval = ctypes.create_string_buffer(struct.pack("<qqqq", *(whole, nanoseconds) * 2), 32)
+    _checked(int(_libc.timerfd_settime(descriptor, 0, interval, None)), "timerfd_settime")
+
+
 def landlock_abi() -> int:
     """Give the Landlock ABI version of this kernel, 0 where it is missing or switched off."""
     return max(0, _syscall(_SYS_LANDLOCK_CREATE_RULESET, 0, 0, 1))

@@ -21,7 +21,7 @@ from codex_core.errors import CommandNotExecutableError, CommandNotFoundError, S
 from codex_core.types import Ended
 
 from codex_sandbox_linux import channel, kernel
-from codex_sandbox_linux.connections import Supervisor
+from codex_sandbox_linux.connections import MOST_DENIALS, Supervisor
 from codex_sandbox_linux.plan import Plan, Rung, make_plan, refusals, strength
 from codex_sandbox_linux.seccomp_rules import Supervision
 from codex_sandbox_linux.usage import LIMITS
@@ -29,12 +29,15 @@ from codex_sandbox_linux.watch import Watch
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Iterable
 
     from codex_core.sandbox.policy import SandboxPolicy
     from codex_core.types import Command, Denial, Strength
 
     from codex_sandbox_linux.forge import Forge
 
+_MOST_APPEARED: Final = 20
+"""How often one command may make a protected name before it is ended."""
 _NULL_DEVICE: Final = os.makedev(1, 3)
 _HANDSHAKE_TIMEOUT: Final = 20.0
 """Seconds; setting up takes milliseconds, but a machine may be busy."""
@@ -282,6 +285,7 @@ class Running:
         self._ended: Ended | None = None
         self._stopped: int | None = None
         self._limit = ""
+        self._appeared = 0
         self._denials: dict[Denial, None] = {}
 
     def fileno(self) -> int:
@@ -296,7 +300,11 @@ class Running:
             return self._ended
         if self._jail.supervisor is not None:
             self._jail.supervisor.handle()
-        self._note(self._watch.handle())
+        appeared = self._watch.handle()
+        self._note(appeared)
+        self._appeared += len(appeared)
+        if self._appeared > _MOST_APPEARED:  # it does nothing else
+            self.kill()
         try:
             reply = channel.receive_reply(self._jail.channel)
         except BlockingIOError:
@@ -350,8 +358,10 @@ class Running:
         self._note(self._watch.handle(ended=True))
         self._launcher.give_back(self._jail, alive=alive)
 
-    def _note(self, denials: list[Denial]) -> None:
-        self._denials.update(dict.fromkeys(denials))
+    def _note(self, denials: Iterable[Denial]) -> None:
+        for denial in denials:
+            if len(self._denials) < MOST_DENIALS:
+                self._denials.setdefault(denial)
 
     def stopped(self) -> int | None:
         """See :meth:`codex_core.types.Running.stopped`."""

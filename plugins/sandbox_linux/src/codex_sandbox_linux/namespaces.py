@@ -89,7 +89,7 @@ def _private_devices(terminal: str) -> None:
         kernel.mount(terminal, TERMINAL, None, kernel.MS_BIND)
     quiet = kernel.MS_NOSUID | kernel.MS_NOEXEC
     if os.path.isdir("/dev/shm"):  # noqa: S108 - the path is the mount point, not a file in it
-        kernel.mount("tmpfs", "/dev/shm", "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=1777,size=50%")  # noqa: S108
+        kernel.mount("tmpfs", "/dev/shm", "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=1777,size=25%")  # noqa: S108
     if os.path.isdir("/dev/pts"):
         kernel.mount("devpts", "/dev/pts", "devpts", quiet, "newinstance,ptmxmode=0666,mode=0600")
         if not os.path.islink("/dev/ptmx"):

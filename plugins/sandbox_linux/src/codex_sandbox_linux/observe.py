@@ -8,6 +8,7 @@ the meantime matters to the report alone.
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -124,5 +125,8 @@ def _read_path(thread: int, address: int) -> str:
     with open(f"/proc/{thread}/mem", "rb", buffering=0) as memory:
         memory.seek(address)
         while b"\0" not in found and len(found) < _LONGEST_PATH:
-            found += memory.read(4096 - (address + len(found)) % 4096)
+            piece = memory.read(4096 - (address + len(found)) % 4096)
+            if not piece:  # the caller is gone
+                raise OSError(errno.ESRCH, os.strerror(errno.ESRCH))
+            found += piece
     return os.fsdecode(found.partition(b"\0")[0])

@@ -118,10 +118,12 @@ _ALWAYS: Final = (
     *("iopl", "ioperm", "uselib", "_sysctl", "nfsservctl"),
     # Other processes' descriptors.
     "pidfd_getfd",
+    # Queues that stay, and cannot be listed without a mount.
+    *("mq_open", "mq_unlink"),
 )
 _HOST_IPC: Final = (
     *("shmget", "shmat", "shmctl", "semget", "semop", "semtimedop", "semctl"),
-    *("msgget", "msgsnd", "msgrcv", "msgctl", "mq_open", "mq_unlink"),
+    *("msgget", "msgsnd", "msgrcv", "msgctl"),
 )
 
 
@@ -202,8 +204,10 @@ def rules(variant: Variant, supervision: Supervision) -> tuple[Rule, ...]:
     table.append(Rule("clone3", error=errno.ENOSYS))
     table += [Rule("clone", (_masked(0, flag, flag),)) for flag in _NAMESPACE_FLAGS[1:]]
     table += [Rule("unshare", (_masked(0, flag, flag),)) for flag in _NAMESPACE_FLAGS]
-    # The limits of another process, which may be the jail: the next command would inherit them.
+    # What belongs to another process, which may be the jail: the next command would inherit it.
     table.append(Rule("prlimit64", (Condition(0, Comparison.NOT, 0), Condition(2, Comparison.NOT, 0))))
+    table += [Rule(call, (Condition(1, Comparison.NOT, 0),)) for call in ("setpriority", "ioprio_set")]
+    table.append(Rule("sched_setattr", (Condition(0, Comparison.NOT, 0),)))
     table += _privileged_files()
     # A lease makes every program outside wait that opens the file.
     table.append(Rule("fcntl", (_masked(1, _F_SETLEASE),)))

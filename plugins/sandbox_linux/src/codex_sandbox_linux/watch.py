@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import shutil
 import stat
@@ -36,6 +37,9 @@ _IN_Q_OVERFLOW: Final = 0x4000
 _IN_ONLYDIR: Final = 0x0100_0000
 _IN_NONBLOCK_CLOEXEC: Final = 0o2004000
 _EVENT: Final = struct.Struct("<iIII")  # watch, mask, cookie, length of the name
+_FEW_ENTRIES: Final = 1000
+_FEW_BYTES: Final = 16 << 20
+_FEW_LEVELS: Final = 50
 _READ_SIZE: Final = 65536
 
 _Identity = tuple[int, int] | None
@@ -95,6 +99,8 @@ class Watch:
         """Rename what has appeared, without waiting; look everywhere when the command has *ended*."""
         with self._lock:
             names = self._read_names()
+            while ended and (more := self._read_names()) is not None:
+                names = [*(names or []), *more]
             if names is None and not ended:
                 return []
             return [self._disarm(path) for path in self._appeared(names or [])]
@@ -107,8 +113,8 @@ class Watch:
                 with contextlib.suppress(OSError), _opened(folder) as parent, _writable(parent):
                     os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
                     with _opened_entry(hidden, parent) as entry, _writable(entry):  # moving changes its ".."
-                        # Nobody is left who could swap the name: a path will do, and another file system too.
-                        shutil.move(os.path.join(folder, hidden), target)
+                        # Nobody is left who could swap the name: now a path will do.
+                        _move(os.path.join(folder, hidden), target)
 
     def _look(self) -> dict[str, _Identity]:
         return {path: _identity(path) for path in self._policy.protected}
@@ -142,21 +148,20 @@ class Watch:
         None where nothing at all was made in any watched folder.
         """
         found: list[str] | None = None
-        while True:
-            try:
-                events = os.read(self._inotify, _READ_SIZE)
-            except OSError:
-                break
+        try:
+            events = os.read(self._inotify, _READ_SIZE)
+        except OSError:
+            events = b""
+        offset = 0
+        while offset < len(events):
             found = found or []
-            offset = 0
-            while offset < len(events):
-                watch, mask, _, length = _EVENT.unpack_from(events, offset)
-                name = os.fsdecode(events[offset + _EVENT.size :][:length].rstrip(b"\0"))
-                offset += _EVENT.size + length
-                self._overflowed |= bool(mask & _IN_Q_OVERFLOW)
-                folder = self._folders.get(watch, "")
-                if folder in self._policy.writable_roots and self._is_protected(name):
-                    found.append(os.path.join(folder, name))
+            watch, mask, _, length = _EVENT.unpack_from(events, offset)
+            name = os.fsdecode(events[offset + _EVENT.size :][:length].rstrip(b"\0"))
+            offset += _EVENT.size + length
+            self._overflowed |= bool(mask & _IN_Q_OVERFLOW)
+            folder = self._folders.get(watch, "")
+            if folder in self._policy.writable_roots and self._is_protected(name):
+                found.append(os.path.join(folder, name))
         if self._overflowed:
             self._overflowed = self._inotify < 0
             found = (found or []) + [path for root in self._policy.writable_roots for path in self._listed(root)]
@@ -220,6 +225,25 @@ def _writable(descriptor: int) -> Iterator[None]:
         yield
     finally:
         os.chmod(path, mode)
+
+
+def _move(path: str, target: str) -> None:
+    """Move to the quarantine; what is on another file system only if a copy of it costs little."""
+    try:
+        os.rename(path, target)
+    except OSError as error:
+        if error.errno == errno.EXDEV and _is_small(path):
+            shutil.move(path, target)
+
+
+def _is_small(path: str) -> bool:
+    size, entries, depth = os.lstat(path).st_size, 1, path.count("/")
+    for folder, folders, files in os.walk(path):
+        entries += len(folders) + len(files)
+        size += sum(os.lstat(os.path.join(folder, name)).st_size for name in files)
+        if entries > _FEW_ENTRIES or size > _FEW_BYTES or folder.count("/") - depth > _FEW_LEVELS:
+            return False
+    return True
 
 
 def _quick_identity(path: str) -> _Identity:
