@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from codex_core import open_session
-from codex_core.approval.prompt import Answer, Choice, Question
+from codex_core.approval.prompt import Answer, Choice, Question, question_text
 from codex_core.errors import NotPermittedError
 
 if TYPE_CHECKING:
@@ -172,3 +172,48 @@ def test_the_example_of_rules_loads_and_does_what_it_says(check: Callable[..., d
     fetching = check("git fetch origin")
     assert (fetching["decision"], fetching["unsandboxed"]) == ("allow", True)
     assert check("cd infra && sudo terraform apply", "on-failure")["decision"] == "forbid"
+
+
+PATCH = "*** Begin Patch\n*** Add File: {}\n+\x1b[2Jtext\n*** End Patch\n"
+
+
+def patching(tmp_path: Path, environ: dict[str, str], person: Person, *overrides: str) -> Any:  # noqa: ANN401 - a session
+    (tmp_path / "home" / "config.toml").write_text(
+        "[sandbox_workspace_write]\nexclude_slash_tmp = true\nexclude_tmpdir_env_var = true\n"
+    )
+    return open_session(str(tmp_path / "project"), overrides=overrides, prompter=person, environ=environ)
+
+
+def test_a_patch_inside_the_workspace_is_applied_unasked(tmp_path: Path, environ: dict[str, str]) -> None:
+    with patching(tmp_path, environ, Person()) as here:
+        assert here.apply_patch(PATCH.format("sub/new")) == (("A", "sub/new"),)
+    assert (tmp_path / "project" / "sub" / "new").read_text() == "\x1b[2Jtext\n"
+
+
+def test_a_patch_outside_is_asked_about_and_shown(tmp_path: Path, environ: dict[str, str]) -> None:
+    person = Person(Choice.NO, Choice.ONCE)
+    with patching(tmp_path, environ, person) as here:
+        with pytest.raises(NotPermittedError):
+            here.apply_patch(PATCH.format("../out"))
+        assert not (tmp_path / "out").exists()
+        here.apply_patch(PATCH.format("../out"))
+    assert (tmp_path / "out").exists()
+    assert Choice.ALWAYS not in person.questions[0].offers
+    shown = question_text(person.questions[0])
+    assert "*** Add File: ../out" in shown
+    assert r"+\x1b[2Jtext" in shown
+
+
+@pytest.mark.parametrize("target", [".git/hooks/pre-commit", ".codex/config.toml", "../home/config.toml"])
+def test_a_patch_of_what_is_protected_is_not_even_asked_about(
+    tmp_path: Path, environ: dict[str, str], target: str
+) -> None:
+    roots = f'sandbox_workspace_write.writable_roots=["{tmp_path}"]'
+    with patching(tmp_path, environ, Person(), roots) as here, pytest.raises(NotPermittedError):
+        here.apply_patch(PATCH.format(target))
+
+
+def test_in_a_read_only_session_under_never_nothing_is_patched(tmp_path: Path, environ: dict[str, str]) -> None:
+    overrides = ("sandbox_mode=read-only", "approval_policy=never")
+    with patching(tmp_path, environ, Person(), *overrides) as here, pytest.raises(NotPermittedError, match="read-only"):
+        here.apply_patch(PATCH.format("new"))

@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from codex_core import __version__
+from codex_core.agent import files
+from codex_core.agent.patch import parse_patch, paths_of
 from codex_core.agent.review import RULES_FOLDER, reviewer
 from codex_core.approval.memory import REMEMBERED, SessionMemory, add_rule, always
 from codex_core.approval.prompt import Answer, Choice, LinePrompter, Question
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
     from codex_core.sandbox.runner import OnOutput
     from codex_core.types import CommandResult, Denial, Launcher
 
+PATCH_TOOL = "apply_patch"
+Changes = tuple[tuple[str, str], ...]
 EXIT_DEADLINE = 1.5
 """Seconds that telemetry may take at the end of a session."""
 
@@ -174,6 +178,33 @@ class Session:
         self._report(action, result.duration, result)
         return result
 
+    def apply_patch(self, text: str, *, cwd: str | None = None, justification: str = "", call_id: str = "") -> Changes:
+        """Change files as *text* says (see :mod:`codex_core.agent.patch`), if policies and person allow it.
+
+        All changes or none are made, and none through a link.  Gives what was done: ``A``, ``M`` or
+        ``D``, and the path as the patch spells it.
+
+        Raises PatchError or NotPermittedError; nothing was changed then.
+        """
+        folder, began = self._folder(cwd), time.monotonic()
+        action = Action(
+            argv=(PATCH_TOOL, text),
+            cwd=folder,
+            tool=PATCH_TOOL,
+            call_id=call_id or uuid.uuid4().hex,
+            justification=justification,
+        )
+        try:
+            changes = parse_patch(text)
+            writes = tuple(files.absolute(path, folder) for change in changes for path in paths_of(change))
+            verdict = self._decide(replace(action, writes=writes))
+            done = files.apply(changes, cwd=folder, policy=self.policy, anywhere=verdict.unsandboxed)
+        except BaseException as error:
+            self._report(action, time.monotonic() - began, str(error) or type(error).__name__)
+            raise
+        self._report_changes(action, time.monotonic() - began, done)
+        return done
+
     def _run(self, action: Action, env: Mapping[str, str], timeout: float | None, stdio: _Stdio) -> CommandResult:
         verdict = self._decide(action)
         result = self._execute(action, verdict, env, timeout, stdio)
@@ -223,7 +254,9 @@ class Session:
         raise NotPermittedError(f"not permitted: {answer.reason or 'rejected by user'}")
 
     def _ask(self, action: Action, verdict: Verdict) -> Answer:
-        question = Question(action, verdict, tuple(Choice), self._rule_file)
+        # What a patch may do cannot be said in a rule about commands.
+        offers = tuple(choice for choice in Choice if choice is not Choice.ALWAYS or not action.writes)
+        question = Question(action, verdict, offers, self._rule_file)
         try:
             answer = self._prompter.ask(question)
             return answer if answer.choice in question.offers else Answer(Choice.NO)
@@ -315,6 +348,17 @@ class Session:
             initial_duration_ms=_milliseconds(result.duration),
             escalated_duration_ms=None if escalated is None else _milliseconds(escalated.duration),
             target=_target(result.denials),
+        )
+
+    def _report_changes(self, action: Action, duration: float, done: Changes) -> None:
+        self._emitter.emit(
+            ToolResult,
+            tool_name=action.tool,
+            call_id=action.call_id,
+            arguments=json.dumps({"command": action.argv, "workdir": action.cwd}),
+            duration_ms=_milliseconds(duration),
+            success=True,
+            output="\n".join(f"{letter} {path}" for letter, path in done),
         )
 
     def _report(self, action: Action, duration: float, result: CommandResult | str) -> None:

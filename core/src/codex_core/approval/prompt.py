@@ -181,7 +181,14 @@ def menu_lines(question: Question) -> list[str]:
 def question_text(question: Question) -> str:
     """Give the lines that stand before the choice: what would run, where, why it is asked, and what yes means."""
     action = question.action
-    lines = ["", "The agent wants to run:", *(f"  {line}" for line in command_lines(action.argv))]
+    if action.writes:
+        lines = [
+            "",
+            "The agent wants to change files:",
+            *(f"  {visible(line)}" for line in action.argv[-1].split("\n")),
+        ]
+    else:
+        lines = ["", "The agent wants to run:", *(f"  {line}" for line in command_lines(action.argv))]
     lines.append(f"in {visible(action.cwd)}")
     if action.justification:
         lines.append(f"The agent says: {visible(action.justification)}")
@@ -193,7 +200,7 @@ def question_text(question: Question) -> str:
         )
     lines.append(f"Asked because: {visible(question.verdict.reason)}")
     lines += [f"Look twice: {warning}" for word in action.argv for warning in look_alikes(word)]
-    if question.verdict.unsandboxed:
+    if question.verdict.unsandboxed and not action.writes:
         lines.append("It would run OUTSIDE the sandbox, with all your rights.")
     return "\n".join([*lines, ""])
 

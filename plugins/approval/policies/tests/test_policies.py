@@ -105,3 +105,29 @@ def test_a_refusal_tells_the_model_the_policy_and_the_reason() -> None:
 def test_the_table_has_every_cell() -> None:
     assert set(TABLE) == set(ApprovalMode)
     assert all(set(row) == set(Case) for row in TABLE.values())
+
+
+PATCHES = {
+    #             inside outside read-only protected no sandbox
+    "never": (RUN, REFUSE, REFUSE, REFUSE, RUN),
+    "on-failure": (RUN, ASK, ASK, REFUSE, RUN),
+    "on-request": (RUN, ASK, ASK, REFUSE, RUN),
+    "untrusted": (ASK, ASK, ASK, REFUSE, ASK),
+}
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_patches_are_judged_by_the_files_that_they_write(name: str) -> None:
+    inside = Action(("apply_patch", "..."), "/usr", tool="apply_patch", writes=("/usr/src/a",))
+    outside = replace(inside, writes=("/usr/src/a", "/usr/lib/b"))
+    protected = replace(inside, writes=("/usr/lib/b", "/usr/src/.git/config"))
+    verdicts = [
+        review(name, inside, WORKSPACE),
+        review(name, outside, WORKSPACE),
+        review(name, inside, READ_ONLY),
+        review(name, protected, WORKSPACE),
+        review(name, outside, FULL),
+    ]
+    assert tuple(verdict.decision for verdict in verdicts) == PATCHES[name]
+    assert "/usr/lib/b" in verdicts[1].reason
+    assert [verdict.unsandboxed for verdict in verdicts[:2]] == [False, True]

@@ -16,8 +16,9 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar
 
 from codex_core.approval.safe import classify
+from codex_core.approval.visible import visible
 from codex_core.hookspecs import ApprovalPolicy, hookimpl
-from codex_core.types import Action, ApprovalMode, Decision, Safety, SafetyClass, SandboxMode, Verdict
+from codex_core.types import Action, ApprovalMode, Decision, Operation, Safety, SafetyClass, SandboxMode, Verdict
 
 if TYPE_CHECKING:
     from codex_core.sandbox.policy import SandboxPolicy
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 class Case(StrEnum):
     """The columns of the table; of several that fit, the first listed here counts."""
 
+    PATCH_CLOSED = "changes a protected file"
+    PATCH_OUTSIDE = "changes a file outside of what may be written"
+    PATCH_INSIDE = "changes files"
     RULED_OUT = "a rule forbids it"
     RULED_FREE = "a rule allows it outside the sandbox"
     RETRY = "retry outside, after a denial"
@@ -56,6 +60,9 @@ _REFUSE = Cell(Decision.FORBID)
 
 TABLE = {
     ApprovalMode.NEVER: {
+        Case.PATCH_CLOSED: _REFUSE,
+        Case.PATCH_OUTSIDE: _REFUSE,
+        Case.PATCH_INSIDE: _RUN,
         Case.RULED_FREE: _RUN_FREE,
         Case.RULED_OUT: _REFUSE,
         Case.RULED_ASK: _REFUSE,
@@ -70,6 +77,9 @@ TABLE = {
         Case.OTHER: _RUN,
     },
     ApprovalMode.ON_FAILURE: {
+        Case.PATCH_CLOSED: _REFUSE,
+        Case.PATCH_OUTSIDE: _ASK,
+        Case.PATCH_INSIDE: _RUN,
         Case.RULED_FREE: _RUN_FREE,
         Case.RULED_OUT: _REFUSE,
         Case.RULED_ASK: _ASK,
@@ -84,6 +94,9 @@ TABLE = {
         Case.OTHER: _RUN,
     },
     ApprovalMode.ON_REQUEST: {
+        Case.PATCH_CLOSED: _REFUSE,
+        Case.PATCH_OUTSIDE: _ASK,
+        Case.PATCH_INSIDE: _RUN,
         Case.RULED_FREE: _RUN_FREE,
         Case.RULED_OUT: _REFUSE,
         Case.RULED_ASK: _ASK,
@@ -98,6 +111,9 @@ TABLE = {
         Case.OTHER: _RUN,
     },
     ApprovalMode.UNTRUSTED: {
+        Case.PATCH_CLOSED: _REFUSE,
+        Case.PATCH_OUTSIDE: _ASK,
+        Case.PATCH_INSIDE: _ASK,
         Case.RULED_FREE: _RUN_FREE,
         Case.RULED_OUT: _REFUSE,
         Case.RULED_ASK: _ASK,
@@ -142,6 +158,8 @@ class _TablePolicy(ApprovalPolicy):
     @hookimpl
     def review(self, action: Action, policy: SandboxPolicy) -> Verdict:
         """Look up the verdict on *action* under *policy*."""
+        if action.writes:
+            return self._review_patch(action, policy)
         safety = action.safety or classify(action.argv, policy, cwd=action.cwd)
         case = case_of(action, policy, safety)
         cell = TABLE[self.mode][case]
@@ -150,6 +168,16 @@ class _TablePolicy(ApprovalPolicy):
         source = f"policy:{self.mode}" if safety.ruled is None else safety.source
         leaves = cell.unsandboxed or (case is Case.RULED_ASK and action.escalated)
         return Verdict(cell.decision, reason, source, leaves)
+
+    def _review_patch(self, action: Action, policy: SandboxPolicy) -> Verdict:
+        denials = [denial for path in action.writes if (denial := policy.check(Operation.WRITE, path)) is not None]
+        case = Case.PATCH_OUTSIDE if denials else Case.PATCH_INSIDE
+        if not all(denial.cure for denial in denials):
+            case = Case.PATCH_CLOSED
+        cell = TABLE[self.mode][case]
+        why = "; ".join([str(case), *(f"{visible(denial.target)}: {visible(denial.rule)}" for denial in denials)])
+        reason = f"approval policy {self.mode} refuses it: {why}" if cell.decision is Decision.FORBID else why
+        return Verdict(cell.decision, reason, f"policy:{self.mode}", unsandboxed=bool(denials))
 
 
 _SPEAK_FOR_THEMSELVES = frozenset({Case.RETRY, Case.RETRY_ESCALATED, Case.FULL, Case.ESCALATED})
