@@ -129,7 +129,8 @@ class Supervisor:
         """Answer what is waiting, without blocking."""
         for descriptor, events in self._epoll.poll(0):
             if descriptor == self._timer:
-                os.read(self._timer, 8)
+                with contextlib.suppress(BlockingIOError):  # set anew in the meantime
+                    os.read(self._timer, 8)
                 self._retry()
             elif events & select.EPOLLIN:
                 self._answer_one()
