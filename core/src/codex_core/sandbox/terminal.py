@@ -225,7 +225,10 @@ class _Relay:
 
     def stopped(self, number: int) -> None:
         """Stop as the command did, unless it only waits for a terminal that we can give it."""
-        if number in (signal.SIGTTIN, signal.SIGTTOU) and self._terminal.ours:
+        wants_terminal = number in (signal.SIGTTIN, signal.SIGTTOU)
+        if wants_terminal and self._terminal.raw:
+            return  # said before our SIGCONT arrived; a second one would undo a later stop
+        if wants_terminal and self._terminal.ours:
             self._enter_foreground()
             return
         self._take_output()
