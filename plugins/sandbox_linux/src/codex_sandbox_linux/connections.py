@@ -43,6 +43,7 @@ _FAMILY_SIZE: Final = _FAMILY.size
 _RETRY: Final = 0.01
 """Seconds between two tries for callers that wait."""
 _MOST_WAITING: Final = 64
+_MOST_CLOSING: Final = 16
 _MOST_OWN: Final = 4096
 MOST_DENIALS: Final = 100
 """Of one command; what it goes on to try is denied and not written down."""
@@ -95,6 +96,8 @@ class Supervisor:
         self._own: dict[tuple[int, int] | bytes, _Socket] = {}
         self._waiting: dict[int, _Waiting] = {}
         """By the notification that has to be answered."""
+        self.is_abused = False
+        """Whether closing the caller's sockets takes so long that only the end of the jail can help."""
         self._closer: queue.SimpleQueue[socket.socket | None] | None = None
         self._timer = kernel.timer()
         self._epoll = select.epoll()
@@ -314,13 +317,14 @@ class Supervisor:
 
     def _discard(self, fetched: socket.socket) -> None:
         """Close a socket of the caller's; the last close of one that lingers waits (socket(7), SO_LINGER)."""
-        if fetched.family == socket.AF_UNIX:
+        if fetched.family == socket.AF_UNIX or fetched.type != socket.SOCK_STREAM:
             fetched.close()
             return
         if self._closer is None:
             self._closer = queue.SimpleQueue()
             threading.Thread(target=_close_all, args=(self._closer,), daemon=True).start()
         self._closer.put(fetched)
+        self.is_abused = self._closer.qsize() > _MOST_CLOSING
 
     def _denied(self, target: str) -> OSError:
         self._note([Denial(Operation.CONNECT, target, _SOCKET_RULE)])

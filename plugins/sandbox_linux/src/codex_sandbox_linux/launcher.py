@@ -300,6 +300,8 @@ class Running:
             return self._ended
         if self._jail.supervisor is not None:
             self._jail.supervisor.handle()
+            if self._jail.supervisor.is_abused:
+                self.kill()
         appeared = self._watch.handle()
         self._note(appeared)
         self._appeared += len(appeared)

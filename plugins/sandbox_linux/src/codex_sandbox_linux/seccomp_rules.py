@@ -39,6 +39,8 @@ _NAMESPACE_FLAGS: Final = (
     0x2000_0000,  # CLONE_NEWPID
     0x4000_0000,  # CLONE_NEWNET
 )
+_PRIO_USER: Final = 2
+_IOPRIO_WHO_USER: Final = 3
 _F_SETLEASE: Final = 1024
 _FCHMODAT2: Final = 452  # newer than the compiler; the same number everywhere
 _TERMINAL_REQUESTS: Final = (
@@ -206,8 +208,12 @@ def rules(variant: Variant, supervision: Supervision) -> tuple[Rule, ...]:
     table += [Rule("unshare", (_masked(0, flag, flag),)) for flag in _NAMESPACE_FLAGS]
     # What belongs to another process, which may be the jail: the next command would inherit it.
     table.append(Rule("prlimit64", (Condition(0, Comparison.NOT, 0), Condition(2, Comparison.NOT, 0))))
-    table += [Rule(call, (Condition(1, Comparison.NOT, 0),)) for call in ("setpriority", "ioprio_set")]
-    table.append(Rule("sched_setattr", (Condition(0, Comparison.NOT, 0),)))
+    for call, of_user in (("setpriority", _PRIO_USER), ("ioprio_set", _IOPRIO_WHO_USER)):
+        table += [Rule(call, (_masked(0, of_user),)), Rule(call, (Condition(1, Comparison.NOT, 0),))]
+    scheduling = ["sched_setattr"]
+    if variant is not Variant.NAMESPACES:  # there, threads may choose their processors, and the jail looks afterwards
+        scheduling += ["sched_setaffinity", "sched_setscheduler", "sched_setparam"]
+    table += [Rule(call, (Condition(0, Comparison.NOT, 0),)) for call in scheduling]
     table += _privileged_files()
     # A lease makes every program outside wait that opens the file.
     table.append(Rule("fcntl", (_masked(1, _F_SETLEASE),)))
