@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-import os
 import plistlib
-import pwd
 from base64 import b64encode
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from codex_core.config import mdm
@@ -13,7 +11,18 @@ from codex_core.types import ApprovalMode, SandboxMode
 from hypothesis import given
 from hypothesis import strategies as st
 
-ME = pwd.getpwuid(os.getuid()).pw_name
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ME = "someone"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _known_user() -> Iterator[None]:
+    """Give whoever runs this a name: in a container there may be none."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mdm, "_user_name", lambda: ME)
+        yield
 
 
 def payload(text: str) -> str:
