@@ -205,6 +205,21 @@ class Box:
         """Run a Python program as the same user without any sandbox."""
         return self.free(self.program(source, *words))
 
+    @contextlib.contextmanager
+    def victim(self) -> Iterator[int]:
+        """Give a process of the same user outside, which has a file of the folder outside open as descriptor 3."""
+        with open(os.path.join(self.outside, "open"), "w", encoding="ascii") as file:
+            os.fchmod(file.fileno(), 0o666)
+        source = (
+            f"import os,time; os.chdir({self.outside!r}); os.open('open', os.O_RDWR); print(flush=True); time.sleep(60)"
+        )
+        argv = self.user.command([self.user.python, "-I", "-S", "-c", source])
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, env={"SECRET": "x"}) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            yield process.pid
+            process.kill()
+
     def start(self, argv: Sequence[str]) -> None:
         """Start a command in the sandbox and go on."""
         self.ask("start", self.command(argv))
@@ -404,11 +419,10 @@ def box_without(user: User) -> Iterator[Callable[[str], Box]]:
         yield lambda features: stack.enter_context(_box(user, features))
 
 
-@pytest.fixture(scope="module")
-def shared_box(user: User) -> Iterator[Box]:
-    """Give one workspace for all tests of a module; call ``renew`` before use."""
-    with _box(user) as made:
-        yield made
+@pytest.fixture(scope="session")
+def make_box() -> Callable[[User], contextlib.AbstractContextManager[Box]]:
+    """Give ``make_box(user)``: a context with a workspace of that user's, for a fixture of wider scope."""
+    return _box
 
 
 class Listener:

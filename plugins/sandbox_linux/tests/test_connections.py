@@ -180,7 +180,7 @@ numbers = manager.dict(); numbers['a'] = 1; print(numbers['a']); manager.shutdow
         ("ws", "os.link(path, ws + '/hard')", "ws + '/hard'"),
     ],
 )
-def test_a_socket_of_the_host_is_not_reached(  # noqa: PLR0913 - a table
+def test_a_socket_of_the_host_is_not_reached(  # noqa: PLR0913, PLR0917 - a table
     any_box: Box,
     listen: Callable[..., Listener],
     kind: socket.SocketKind,
@@ -441,7 +441,11 @@ def test_ends_of_own_pairs_cannot_be_turned_to_the_host(any_box: Box, listen: Ca
         + """
 for kind in (socket.SOCK_STREAM, socket.SOCK_SEQPACKET):
     a, b = socket.socketpair(socket.AF_UNIX, kind)
-    for call in (lambda: a.connect(sys.argv[1]), lambda: a.sendto(b'x', sys.argv[1]), lambda: a.sendmsg([b'x'], [], 0, sys.argv[1])):
+    for call in (
+        lambda: a.connect(sys.argv[1]),
+        lambda: a.sendto(b'x', sys.argv[1]),
+        lambda: a.sendmsg([b'x'], [], 0, sys.argv[1]),
+    ):
         try: call()
         except OSError: pass
 """
@@ -479,7 +483,8 @@ def test_the_loopback_of_the_host_is_not_reached_while_the_network_is_off(
 ) -> None:
     host = listen(family, kind, ("127.0.0.1" if family is socket.AF_INET else "::1", 0))
     source = COMMON + (
-        "s = socket.socket(int(sys.argv[1]), int(sys.argv[2])); s.connect((sys.argv[3], int(sys.argv[4]))); s.send(b'x')"
+        "family, kind, host, port = sys.argv[1:]\n"
+        "s = socket.socket(int(family), int(kind)); s.connect((host, int(port))); s.send(b'x')"
     )
     words = (str(int(family)), str(int(kind)), *map(str, host.address[:2]))
     assert box.free_py(source, *words).returncode == 0

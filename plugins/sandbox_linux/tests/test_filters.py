@@ -91,8 +91,8 @@ def by_number(machine: str, table: Iterable[Rule]) -> dict[int, list[Rule]]:
     """Sort the rules by system call; calls that this architecture does not have are left out."""
     found: dict[int, list[Rule]] = {}
     for rule in table:
-        known = isinstance(rule.call, int)
-        number = rule.call if known else pyseccomp.resolve_syscall(RESOLVED[machine], rule.call)
+        call = rule.call
+        number = call if isinstance(call, int) else int(pyseccomp.resolve_syscall(RESOLVED[machine], call))
         if number >= 0:
             found.setdefault(number, []).append(rule)
     return found
@@ -169,7 +169,7 @@ def test_calls_of_the_x32_abi_do_not_exist(variant: Variant, supervision: Superv
 
 
 def number_of(machine: str, call: str) -> int:
-    number: int = pyseccomp.resolve_syscall(RESOLVED[machine], call)
+    number = int(pyseccomp.resolve_syscall(RESOLVED[machine], call))
     assert number >= 0, call
     return number
 
