@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import os
 import shlex
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from codex_core.approval import tables as tables_module
+from codex_core.approval import tables
 from codex_core.approval.safe import classify
-from codex_core.approval.tables import danger_rule, safe_program, tables, wrapper
+from codex_core.approval.tables import danger_rule, load_table, safe_named, safe_program, wrapper, wrapper_named
 from codex_core.errors import ConfigError
 from codex_core.sandbox.policy import SandboxPolicy
 from codex_core.types import Safety, SafetyClass, SandboxMode
@@ -36,8 +37,8 @@ def judge(tmp_path: Path) -> Callable[..., Safety]:
     return _judge
 
 
-EXAMPLES = [(line, SAFE) for name in tables().safe for line in tables_module.load_table("safe")[name]["safe"]] + [
-    (line, DANGEROUS) for rule in tables_module.load_table("dangerous")["rule"] for line in rule["match"]
+EXAMPLES = [(line, SAFE) for name in load_table("safe") for line in load_table("safe")[name]["safe"]] + [
+    (line, DANGEROUS) for rule in load_table("dangerous")["rule"] for line in rule["match"]
 ]
 
 
@@ -183,7 +184,7 @@ WORDS = st.lists(
 )
 
 
-@given(name=st.sampled_from([*tables().safe, *tables().wrappers, "rm", "git", "bash", "", "x"]), words=WORDS)
+@given(name=st.sampled_from([*load_table("safe"), *load_table("wrappers"), "rm", "git", "bash", "", "x"]), words=WORDS)
 def test_any_words_get_a_class_and_a_reason(name: str, words: list[str]) -> None:
     policy = SandboxPolicy(SandboxMode.READ_ONLY, "/usr", (), ())
     assert classify([name, *words], policy, environ={"PATH": "/usr/bin"}).reason
@@ -211,3 +212,14 @@ def test_a_table_that_does_not_do_what_its_examples_say_is_an_error(
 ) -> None:
     with pytest.raises(ConfigError, match=r"'[xy]"):
         make(table)
+
+
+def test_every_table_does_what_its_examples_say() -> None:
+    assert all(safe_named(name) for name in load_table("safe"))
+    assert all(wrapper_named(name) for name in load_table("wrappers"))
+    assert all(danger_rule(table).reason for table in load_table("dangerous")["rule"])
+
+
+@given(text=st.text("ab.*?[", max_size=6), pattern=st.text("ab.*?", max_size=6))
+def test_patterns_mean_what_fnmatch_makes_of_them(text: str, pattern: str) -> None:
+    assert tables._is_like(text, pattern) == fnmatchcase(text, pattern)

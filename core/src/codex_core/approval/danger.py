@@ -16,7 +16,15 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from codex_core.approval.command import UNKNOWN, shorten, survey
-from codex_core.approval.tables import NotSafeError, load_table, program_name, tables
+from codex_core.approval.tables import (
+    NotSafeError,
+    dangerous_names,
+    dangers_of,
+    load_table,
+    program_name,
+    secrets,
+    wrapper_named,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -123,7 +131,7 @@ def _look_at_words(words: tuple[str, ...], depth: int) -> None:
         raise Danger("it is nested too deeply to be understood")
     for command in unwrapped(words):
         for candidate in _candidates(command):
-            for rule in tables().dangerous:
+            for rule in dangers_of(program_name(candidate[0])):
                 if rule.matches(candidate):
                     raise Danger(f"{program_name(candidate[0])}: {rule.reason}")
         _look_at_writing(command)
@@ -139,10 +147,9 @@ def _candidates(command: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
         if any(re.fullmatch(r"-[rRf]{2,}", word) for word in command[1:]):
             yield ("rm", *command[1:])
     elif any(sign in name for sign in "*?["):
-        for rule in tables().dangerous:
-            for known in rule.program:
-                if known.isalnum() and fnmatchcase(known, name):
-                    yield (known, *command[1:])
+        for known in sorted(dangerous_names()):
+            if fnmatchcase(known, name):
+                yield (known, *command[1:])
 
 
 def unwrapped(argv: Sequence[str], depth: int = 0) -> Iterator[tuple[str, ...]]:
@@ -159,7 +166,7 @@ def unwrapped(argv: Sequence[str], depth: int = 0) -> Iterator[tuple[str, ...]]:
     name = program_name(argv[0])
     if name in {"find", "fd", "fdfind", "gfind"}:
         inner_commands = list(_executed_by_find(argv))
-    elif (wrapper := tables().wrappers.get(name)) is not None:
+    elif (wrapper := wrapper_named(name)) is not None:
         inner_commands = [tuple(argv[at:]) for at in range(1, min(len(argv), _DEEPEST))]
         with suppress(NotSafeError):
             inner_commands = [wrapper.unwrap(argv[1:])]
@@ -267,7 +274,8 @@ def _look_at_input(stage: Stage, piped: bool, depth: int) -> None:  # noqa: FBT0
         elif piped:
             raise Danger(f"{name}: runs what another command prints")
     for command in unwrapped(stage.words):
-        if program_name(command[0]) in tables().wrappers and tables().wrappers[program_name(command[0])].reads:
+        wrapper = wrapper_named(program_name(command[0]))
+        if wrapper is not None and wrapper.reads:
             inner = list(unwrapped(command))[-1]
             if program_name(inner[0]) in kinds().shells:
                 raise Danger(f"{program_name(inner[0])}: runs what another command prints")
@@ -351,5 +359,5 @@ def _refuse_leak(source: Stage, network: str, *, same: bool) -> None:
             raise Danger(f"{network}: would send the environment")
         for word in (*command[1:], *source.reads):
             for part in re.split(r"[=@<,;]", word):
-                if "://" not in part and (secret := tables().secrets.named_in(part)):
+                if "://" not in part and (secret := secrets().named_in(part)):
                     raise Danger(f"{network}: would send a secret ({secret})")

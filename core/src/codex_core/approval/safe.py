@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from codex_core.approval.command import programs
 from codex_core.approval.danger import danger_in_words
-from codex_core.approval.tables import NotSafeError, tables
+from codex_core.approval.tables import NotSafeError, safe_named, secrets
 from codex_core.approval.visible import visible
 from codex_core.sandbox.policy import canonical, contains, is_path_text
 from codex_core.types import Safety, SafetyClass
@@ -75,7 +75,7 @@ def judge(argv: Sequence[str], around: Surroundings) -> Safety:
 
 def _why_safe(argv: Sequence[str], around: Surroundings) -> str:
     name = argv[0].rsplit("/", 1)[-1]
-    program = tables().safe.get(name)
+    program = safe_named(name)
     if program is None:
         msg = f"{name} is not known to be harmless"
         raise NotSafeError(msg)
@@ -179,14 +179,18 @@ def _require_harmless_reading(reading: Reading, around: Surroundings) -> None:
 
 
 def _require_no_secret(path: str, written: str, resolved: str, around: Surroundings) -> None:
-    secrets = tables().secrets
     for place in (written, resolved):
         # What the workspace itself is called says nothing about the files in it.
         inside = place[len(around.policy.cwd) :] if contains(around.policy.cwd, place) else place
-        if secret := secrets.named_in(inside):
+        if secret := secrets().named_in(inside):
             msg = f"{path!r} may hold a secret ({secret})"
             raise NotSafeError(msg)
-    open_places = (around.policy.cwd, *around.policy.writable_roots, *map(canonical, secrets.public), *secrets.public)
+    open_places = (
+        around.policy.cwd,
+        *around.policy.writable_roots,
+        *map(canonical, secrets().public),
+        *secrets().public,
+    )
     if not any(contains(place, resolved) for place in open_places):
         msg = f"{path!r} lies outside the workspace"
         raise NotSafeError(msg)

@@ -1,7 +1,8 @@
 """The tables that say what is safe, what is dangerous, and what runs something else.
 
-They are TOML files in ``data/``, with reasons and examples.  Every example is tried when its table is
-loaded, so a table that does not do what it says is an error and not a hole.
+They are TOML files in ``data/``, with reasons and examples.  What they say about a program is made
+when that program is first judged, and its examples are tried before it is used: a table that does not
+do what it says is an error and not a hole, and who judges one command does not pay for all others.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from codex_core.errors import ConfigError
@@ -283,7 +284,7 @@ class DangerRule:
         """Say whether the rule speaks about *argv*."""
         words = argv[1:]
         return (
-            any(fnmatchcase(program_name(argv[0]), name) for name in self.program)
+            any(_is_like(program_name(argv[0]), name) for name in self.program)
             and (not self.first or _first_operand(words, self.skip) in self.first)
             and (not self.option or any(_has_option(words, option) for option in self.option))
             and (not self.word or any(re.fullmatch(pattern, word) for word in words for pattern in self.word))
@@ -333,36 +334,64 @@ class Secrets:
         """Give the part of *path* that is likely to hold a secret."""
         parts = [part for part in re.split(r"[/\\]", path.casefold()) if part]
         for part in parts:
-            if any(fnmatchcase(part, name) for name in self.names) and not any(
-                fnmatchcase(part, name) for name in self.harmless
+            if any(_is_like(part, name) for name in self.names) and not any(
+                _is_like(part, name) for name in self.harmless
             ):
                 return part
         for row in self.rows:
             for at in range(len(parts) - len(row) + 1):
-                if all(fnmatchcase(part, name) for part, name in zip(parts[at:], row, strict=False)):
+                if all(_is_like(part, name) for part, name in zip(parts[at:], row, strict=False)):
                     return "/".join(parts[at : at + len(row)])
         return None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tables:
-    """All tables of ``data/``, their examples tried."""
+def _is_like(text: str, pattern: str) -> bool:
+    """Match as fnmatch does, which compiles a regular expression for each pattern: too slow for a first command."""
+    inner = pattern.strip("*")
+    if any(sign in inner for sign in "*?["):
+        return fnmatchcase(text, pattern)
+    if pattern.startswith("*"):
+        return inner in text if pattern.endswith("*") else text.endswith(inner)
+    return text.startswith(inner) if pattern.endswith("*") else text == inner
 
-    safe: Mapping[str, SafeProgram]
-    wrappers: Mapping[str, Wrapper]
-    dangerous: tuple[DangerRule, ...]
-    secrets: Secrets = field(repr=False)
+
+@lru_cache(maxsize=1024)
+def safe_named(name: str) -> SafeProgram | None:
+    """Give what is known to be safe about a program, its examples tried; None if nothing is."""
+    table = load_table("safe").get(name)
+    return None if table is None else safe_program(name, table)
+
+
+@lru_cache(maxsize=1024)
+def wrapper_named(name: str) -> Wrapper | None:
+    """Give how a program runs another, its examples tried; None if it does not."""
+    table = load_table("wrappers").get(name)
+    return None if table is None else wrapper(name, table)
+
+
+@lru_cache(maxsize=1024)
+def dangers_of(name: str) -> tuple[DangerRule, ...]:
+    """Give the rules that may speak about a program, their examples tried."""
+    rules = load_table("dangerous")["rule"]
+    return tuple(
+        _danger_rule(at) for at, rule in enumerate(rules) if any(_is_like(name, known) for known in rule["program"])
+    )
 
 
 @cache
-def tables() -> Tables:
-    """Load the tables, once.  Raises ConfigError if one is broken or does not do what its examples say."""
-    return Tables(
-        safe={name: safe_program(name, table) for name, table in load_table("safe").items()},
-        wrappers={name: wrapper(name, table) for name, table in load_table("wrappers").items()},
-        dangerous=tuple(danger_rule(table) for table in load_table("dangerous")["rule"]),
-        secrets=Secrets(**{key: _frozen(value) for key, value in load_table("secrets").items()}),
-    )
+def _danger_rule(at: int) -> DangerRule:
+    return danger_rule(load_table("dangerous")["rule"][at])
+
+
+def dangerous_names() -> frozenset[str]:
+    """Give the names of all programs that rules may speak about, without those that are patterns."""
+    return frozenset(name for rule in load_table("dangerous")["rule"] for name in rule["program"] if name.isalnum())
+
+
+@cache
+def secrets() -> Secrets:
+    """Give what is likely to hold a secret."""
+    return Secrets(**{key: _frozen(value) for key, value in load_table("secrets").items()})
 
 
 def safe_program(name: str, table: Mapping[str, Any]) -> SafeProgram:
@@ -424,8 +453,9 @@ def _frozen(value: Any) -> Any:  # noqa: ANN401 - a TOML value is of any type
     return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
 
 
+@cache
 def load_table(name: str) -> dict[str, Any]:
-    """Read one file of ``data/`` as it is."""
+    """Read one file of ``data/`` as it is, once."""
     import tomli
 
     with open(os.path.join(os.path.dirname(__file__), "data", f"{name}.toml"), "rb") as file:
