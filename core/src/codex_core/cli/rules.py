@@ -14,8 +14,9 @@ from codex_core.approval.rules import parse_rules
 from codex_core.approval.visible import visible
 from codex_core.cli import options
 from codex_core.config.defaults import os_backend
+from codex_core.config.files import decode, read_file
 from codex_core.discovery import code_locations
-from codex_core.errors import UsageError
+from codex_core.errors import ConfigError, UsageError
 from codex_core.hookspecs import ApprovalPolicy
 from codex_core.host import Host, select
 from codex_core.sandbox.policy import build_policy
@@ -38,6 +39,7 @@ examples:
   codex rules add forbid -- terraform apply
   codex rules list
   codex rules remove ~/.codex/rules/user.toml:1
+  codex rules convert default.rules > ~/.codex/rules/converted.toml
 """
 
 
@@ -58,6 +60,8 @@ def main(argv: Sequence[str]) -> int:
         sys.stdout.write(json.dumps(listed) + "\n" if args.json else render_list(listed))
     elif args.do == "add":
         sys.stdout.write(f"added {add(loaded, command, args)}\n")
+    elif args.do == "convert":
+        sys.stdout.write(convert_file(args.file))
     else:
         path, line = _place(args.rule)
         remove_rule(path, line)
@@ -86,7 +90,8 @@ def _parser() -> argparse.ArgumentParser:
     listing = subparsers.add_parser("list", help="list the rules that hold, with their places")
     adding = subparsers.add_parser("add", help="add a rule about commands that begin with these words")
     removing = subparsers.add_parser("remove", help="remove a rule by its place")
-    for subparser in (checking, listing, adding, removing):
+    converting = subparsers.add_parser("convert", help="print a .rules file of the reference client as TOML")
+    for subparser in (checking, listing, adding, removing, converting):
         options.add_config_options(subparser)
     for subparser in (checking, listing):
         subparser.add_argument("--json", action="store_true", help="print JSON")
@@ -96,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     adding.add_argument("--in", dest="folder", metavar="DIR", help="only in this folder and below")
     adding.add_argument("--expires", metavar="DATE", help="until this date, as 2030-12-31")
     adding.add_argument("--unsandboxed", action="store_true", help="an allowed command leaves the sandbox")
+    converting.add_argument("file", metavar="FILE", help="a file of prefix_rule(...) calls")
     removing.add_argument("rule", metavar="FILE:LINE", help="as `codex rules list` shows it")
     return parser
 
@@ -197,6 +203,21 @@ def add(loaded: Loaded, command: tuple[str, ...], args: argparse.Namespace) -> s
     parse_rules(tomlkit.dumps({"rule": [table]}), "codex rules add")
     path = os.path.join(loaded.codex_home, RULES_FOLDER, USER_FILE)
     return f"{path}:{add_rule(path, table)}"
+
+
+def convert_file(path: str) -> str:
+    """Give the rules of a ``.rules`` file as TOML that loads; raises ConfigError."""
+    import tomlkit
+
+    from codex_core.approval.starlark import convert
+
+    content = read_file(path)
+    if content is None:
+        raise ConfigError(f"{path}: there is no such file")
+    tables = convert(decode(content, path), path)
+    converted = tomlkit.dumps({"rule": tables}) if tables else ""
+    parse_rules(converted, path)
+    return f"# What allows runs in the sandbox; unsandboxed = true would let it leave.\n{converted}"
 
 
 def _place(text: str) -> tuple[str, int]:
