@@ -7,8 +7,10 @@ configuration -> policy -> verdict -> launcher -> result
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import sys
 import threading
 import time
 import uuid
@@ -32,10 +34,10 @@ from codex_core.sandbox.environment import child_environment
 from codex_core.sandbox.policy import build_policy, contains
 from codex_core.sandbox.suspicion import suspects
 from codex_core.telemetry.emitter import Emitter
-from codex_core.types import Action, Command, Decision, Limits, Network, SandboxMode, Verdict
+from codex_core.types import Action, Command, Decision, Limits, Network, Operation, SandboxMode, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -110,6 +112,8 @@ class Session:
         self._direct = DirectLauncher()
         self._emitter = self._open_emitter()
         self._announce()
+        self.notices = (*self.policy.notices, *_import_early(self.policy))
+        """What a person should know before the first command, one line each."""
 
     def __enter__(self) -> Self:
         return self
@@ -385,6 +389,29 @@ class Session:
             exit_code=None if isinstance(result, str) else result.returncode,
             sandbox_strength="" if isinstance(result, str) else f"{result.strength.backend}/{result.strength.rung}",
         )
+
+
+_IMPORTED_LATER = (
+    *("fcntl", "json", "resource", "subprocess", "termios", "urllib.parse"),
+    *("importlib.metadata", "stevedore.driver", "tomli", "tomlkit", "tree_sitter", "tree_sitter_bash"),
+)
+"""What this package imports only when it is needed; a test keeps the list complete."""
+
+
+def _import_early(policy: SandboxPolicy) -> Iterator[str]:
+    """Import now what would be imported later, if it could come from a folder that a command can write to.
+
+    That is so for a program that lies in its own workspace: Python puts its folder before all others.
+    """
+    exposed = [
+        folder
+        for folder in filter(os.path.isdir, map(os.path.realpath, sys.path))
+        if policy.check(Operation.WRITE, os.path.join(folder, "module.py")) is None
+    ]
+    if policy.mode is SandboxMode.WORKSPACE_WRITE and exposed:
+        for name in _IMPORTED_LATER:
+            importlib.import_module(name)
+        yield f"this program imports modules from {exposed[0]}, which commands can change: import all it needs before"
 
 
 def _milliseconds(seconds: float) -> int:

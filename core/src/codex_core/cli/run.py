@@ -47,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
     _end_in_order()
     as_json = "--json" in parsed.others
     with Session(loaded) as session:
-        for notice in session.policy.notices:
+        for notice in session.notices:
             options.warn(notice)
         result = session.run(parsed.rest, timeout=timeout, attach=not as_json, stdin=None if os.isatty(0) else 0)
     if as_json:
