@@ -7,6 +7,7 @@ shares its user and its Landlock domain, can neither trace it nor read its memor
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
@@ -112,6 +113,7 @@ class _Server:
         self._null = os.open("/dev/null", os.O_RDWR)
         self._limits = plan.limits
         self._meter = usage.Meter(plan.limits)
+        self._terminal: _Terminal | None = None
         self._as_made = _scheduling()
         self._poll = select.poll()
         self._poll.register(owner, select.POLLIN)
@@ -173,10 +175,13 @@ class _Server:
             if flags >> channel.SILENT_SHIFT & 1 << number:
                 os.dup2(self._null, descriptors[number], inheritable=False)
         env = dict(item.split(b"=", 1) for item in environment)
-        start = _start_on_terminal if flags & channel.TERMINAL else _start
+        start = _start
+        if flags & channel.TERMINAL:
+            start, self._terminal = _start_on_terminal, _Terminal(descriptors[3])
         try:
             self._child = _first_that_runs(argv, env, lambda path: _or_by_shell(start, path, argv, env, descriptors))
         except OSError as error:
+            self._leave_terminal()
             channel.send_reply(self._owner, channel.NO_EXEC, error.errno or 0)
 
     def _reap(self) -> None:
@@ -184,18 +189,32 @@ class _Server:
             if pid != self._child:
                 continue
             if os.WIFSTOPPED(status):
-                channel.send_reply(self._owner, channel.STOPPED, os.WSTOPSIG(status))
+                self._stopped(os.WSTOPSIG(status))
                 continue
             self._child = 0
             self._end_tree()
             self._report_end(status)
 
+    def _stopped(self, number: int) -> None:
+        if self._terminal is not None and self._terminal.is_foreground and number in (signal.SIGTTIN, signal.SIGTTOU):
+            self._signal(signal.SIGCONT)  # it reached for the terminal just before it was given to it
+        else:
+            channel.send_reply(self._owner, channel.STOPPED, number)
+
+    def _leave_terminal(self) -> None:
+        if self._terminal is not None:
+            os.close(self._terminal.descriptor)
+            self._terminal = None
+
     def _report_end(self, status: int) -> None:
         os.chdir("/")
+        self._leave_terminal()
         unchanged = _scheduling() == self._as_made and not (self._shared and self._shared.are_left())
         channel.send_reply(self._owner, channel.ENDED if unchanged else channel.SPENT, status)
 
     def _signal(self, number: int) -> None:
+        if self._terminal is not None and self._child and not self._terminal.prepare(self._child, number):
+            return
         if self._child:
             try:
                 os.killpg(self._child, number)
@@ -213,6 +232,26 @@ class _Server:
                 self._child, ended = 0, status
         if ended is not None:
             self._report_end(ended)
+
+
+class _Terminal:
+    """Where the command stands on its terminal: :meth:`codex_core.types.Launcher.start` says how that is chosen."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = os.dup(descriptor)
+        self.is_foreground = False
+        self._to_background = False
+
+    def prepare(self, command: int, number: int) -> bool:
+        """Do what a signal means for the terminal; whether it is for the command as well."""
+        if number == signal.SIGURG:
+            self._to_background = True
+            return False
+        if number == signal.SIGCONT:
+            self.is_foreground, self._to_background = not self._to_background, False
+            with contextlib.suppress(OSError):  # the terminal may have hung up
+                os.tcsetpgrp(self.descriptor, command if self.is_foreground else os.getpgrp())
+        return True
 
 
 class _SharedObjects:
@@ -280,7 +319,7 @@ def _start(path: bytes, argv: list[bytes], env: dict[bytes, bytes], descriptors:
 
 
 def _start_on_terminal(path: bytes, argv: list[bytes], env: dict[bytes, bytes], descriptors: list[int]) -> int:
-    """Start in a process group of its own, in the foreground of a terminal that this session controls.
+    """Start in a process group of its own, in the background of a terminal that this session controls.
 
     The command must not lead the session: its group would have no parent in the session, and job
     control does not stop such a group (setpgid(2), orphaned process groups).
@@ -292,7 +331,6 @@ def _start_on_terminal(path: bytes, argv: list[bytes], env: dict[bytes, bytes], 
     if pid == 0:
         try:
             os.setpgid(0, 0)
-            os.tcsetpgrp(terminal, os.getpid())
             for number in range(3):
                 os.dup2(descriptors[number], number)
             for number in _RESTORED:
