@@ -118,7 +118,7 @@ def test_no_server_is_reached_unless_the_network_is_on(
     codex: Codex, listener: socket.socket, how: list[str], mode: str
 ) -> None:
     port = listener.getsockname()[1]
-    connect = ["bash", "-c", f"exec 3<>/dev/tcp/127.0.0.1/{port}"]
+    connect = [sys.executable, "-I", "-c", f"import socket; socket.create_connection(('127.0.0.1', {port}), 5)"]
     assert codex(*how, "-s", FULL, "--", *connect).returncode == 0
     listener.accept()[0].close()
     assert codex(*how, "-s", mode, "--", *connect).returncode != 0
