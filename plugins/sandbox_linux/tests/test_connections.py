@@ -63,6 +63,7 @@ def works(box: Box, source: str, *words: str, network: bool = False) -> None:
         ("os.symlink('socket', 'link')", "'socket'", "'link'"),
         ("os.mkdir('sub')", "'socket'", "(os.chdir('sub'), '../socket')[1]"),
         ("os.symlink(ws, 'absolute')", "'socket'", "'absolute/socket'"),
+        ("", "'socket'", "'/proc/self/cwd/socket'"),
         ("", "'socket'", "(os.rename('socket', 'moved'), 'moved')[1]"),
         ("", "'socket'", "(os.link('socket', 'linked'), 'linked')[1]"),
         ("os.mkdir('/dev/shm/d')", "'/dev/shm/d/socket'", "'/dev/shm/d/socket'"),

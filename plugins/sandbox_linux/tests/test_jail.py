@@ -35,18 +35,15 @@ def test_no_descriptor_is_inherited(box: Box, forge: str) -> None:
 
 def test_what_the_jail_and_the_owner_hold_is_closed_in_their_children(box: Box) -> None:
     box.open()
-    pids = [box.owner.pid, *_children(box.owner.pid)]
+    pids = [box.owner.pid]
+    if os.geteuid() == 0:  # a jail shows its descriptors to nobody else
+        pids += box.children()
     for pid in pids:
         for name in os.listdir(f"/proc/{pid}/fd"):
             if int(name) > 2:
                 with open(f"/proc/{pid}/fdinfo/{name}", encoding="ascii") as file:
                     flags = next(int(line.split()[1], 8) for line in file if line.startswith("flags:"))
                 assert flags & os.O_CLOEXEC, os.readlink(f"/proc/{pid}/fd/{name}")
-
-
-def _children(pid: int) -> list[int]:
-    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
-        return list(map(int, file.read().split()))
 
 
 @MODES
