@@ -197,10 +197,13 @@ class _StrictReader:
             inner, forbidden = text[1:-1], "'"
             closed = len(text) > 1 and text[0] == text[-1] == "'"
         elif node.type == "string":
-            inner, forbidden = text[1:-1], '"$`\\!'
+            # A backslash is itself here, unless before one of the four that it takes the meaning from.
+            inner, forbidden = text[1:-1], '"$`'
             closed = len(text) > 1 and text[0] == text[-1] == '"'
         else:
             raise self.refuse(f"{_describe(node)} is not simple", node.start_byte)
+        if node.type == "string" and re.search(r'\\(?:[$`"\\\n]|$)', inner):
+            raise self.refuse("a quoted text holds an escape", node.start_byte)
         if not closed or any(char in forbidden for char in inner) or _QUOTED_CONTROL.search(inner):
             raise self.refuse("a quoted text holds more than text", node.start_byte)
         return inner

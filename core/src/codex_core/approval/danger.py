@@ -50,6 +50,7 @@ class Kinds:
     lines: frozenset[str]
     code: Mapping[str, tuple[str, ...]]
     network: frozenset[str]
+    raw: frozenset[str]
     environment: frozenset[str]
     writers: frozenset[str]
     last: frozenset[str]
@@ -66,6 +67,7 @@ def kinds() -> Kinds:
     says = {
         "destroys": "the code that it is given destroys",
         "hides": "the code that it is given hides what it does",
+        "windows": "the code that it is given destroys, or runs what comes from elsewhere",
         "fetches": "the code that it is given runs what comes from elsewhere",
     }
     return Kinds(
@@ -77,7 +79,8 @@ def kinds() -> Kinds:
         open=tuple(table["critical"]["open"]),
         names=tuple(tuple(name.casefold().split("/")) for name in table["critical"]["names"]),
         patterns=tuple(
-            (says[name], re.compile(text, re.DOTALL | re.IGNORECASE)) for name, text in table["code_patterns"].items()
+            (says[name], re.compile(text.strip(), re.DOTALL | re.IGNORECASE))
+            for name, text in table["code_patterns"].items()
         ),
     )
 
@@ -109,6 +112,7 @@ def _look_at_line(line: str, depth: int) -> None:
             raise Danger("it starts itself without end")
         for pipeline in seen.pipelines:
             _look_at_pipeline(pipeline, depth)
+        _look_for_download([stage for pipeline in seen.pipelines for stage in pipeline if stage.words])
     except RecursionError as error:
         raise Danger("it is nested too deeply to be understood") from error
 
@@ -117,13 +121,33 @@ def _look_at_pipeline(stages: Sequence[Stage], depth: int) -> None:
     for place, stage in enumerate(stages):
         for target in stage.writes:
             _refuse_critical(target, "a redirection")
+        if any(re.match(r"/dev/(tcp|udp)/", source) for source in stage.reads):
+            raise Danger("a redirection: reads from the network")
         if stage.words:
             _look_at_words(stage.words, depth)
             _look_at_input(stage, place > 0, depth)
         for name in _networked(stage):
-            sources = [*stages[:place], stage, *stage.inner]
-            for source in sources:
+            if name in kinds().raw and place > 0:
+                raise Danger(f"{name}: sends what another command prints")
+            for source in [*stages[:place], stage, *stage.inner]:
                 _refuse_leak(source, name, same=source is stage)
+
+
+def _look_for_download(stages: Sequence[Stage]) -> None:
+    """Refuse to run in one line what the same line fetches."""
+    fetched: set[str] = set()
+    for stage in stages:
+        for command in unwrapped(stage.words):
+            name = program_name(command[0])
+            runs = [command[0], *(command[1:] if name in kinds().shells or _code_options(name) else [])]
+            runs += command[1:2] if name in {"source", ".", "chmod"} else []
+            if any(os.path.basename(word) in fetched for word in runs if word):
+                raise Danger(f"{name}: runs what the line fetches")
+            if name in kinds().network:
+                fetched |= {os.path.basename(target) for target in stage.writes}
+                fetched |= {os.path.basename(word.partition("=")[2] or word) for word in command[1:]}
+            elif fetched and name == "tee":
+                fetched |= {os.path.basename(word) for word in command[1:]}
 
 
 def _look_at_words(words: tuple[str, ...], depth: int) -> None:
@@ -203,7 +227,7 @@ def _look_at_nested(command: tuple[str, ...], depth: int) -> None:
     if name in kinds().shells and shell_script(command) is None and any(UNKNOWN in word for word in command[1:2]):
         raise Danger(f"{name}: what it would run is only known when it runs")
     for line in nested_lines(command):
-        if UNKNOWN in line and name in {*kinds().shells, "eval"}:
+        if UNKNOWN in line and not line.strip(f"{UNKNOWN} ") and name in {*kinds().shells, "eval"}:
             raise Danger(f"{name}: what it would run is only known when it runs")
         _look_at_line(line.replace(UNKNOWN, "_"), depth + 1)
 
@@ -298,12 +322,14 @@ def _look_at_code(command: tuple[str, ...]) -> None:
             if not word.startswith("-"):
                 _refuse_code(name, word)
         elif any(word == option and at + 1 < len(command) for option in options):
-            _refuse_code(name, command[at + 1])
+            _refuse_code(name, " ".join(command[at + 1 :]))
         elif any(len(option) == len("-c") and re.match(rf"-\w*{option[1]}", word) for option in options):
             _refuse_code(name, " ".join(command[at:]))
 
 
 def _refuse_code(name: str, code: str) -> None:
+    if UNKNOWN in code and not code.strip(f"{UNKNOWN} "):
+        raise Danger(f"{name}: what it would run is only known when it runs")
     for says, pattern in kinds().patterns:
         if pattern.search(code):
             raise Danger(f"{name}: {says}")
@@ -329,6 +355,8 @@ def _look_at_writing(command: tuple[str, ...]) -> None:
 
 def _refuse_critical(path: str, name: str, *, names_only: bool = False) -> None:
     cleaned = os.path.normpath(path.replace(UNKNOWN, "_")) if path else ""
+    if cleaned in {"~", "/", "/*"} and not names_only:
+        raise Danger(f"{name}: changes all that is in {shorten(path)!r}")
     parts = [part.casefold() for part in cleaned.split("/")]
     for row in kinds().names:
         for at in range(len(parts) - len(row) + 1):
