@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         ApprovalMode,
         Command,
         CommandResult,
+        Contact,
         Decision,
         Denial,
         Ended,
@@ -62,8 +63,8 @@ _HOMES = {
     "sandbox.policy": ("SandboxPolicy", "SandboxSettings", "build_policy"),
     "telemetry.emitter": ("EventSink",),
     "types": (
-        *("Action", "ApprovalMode", "Command", "CommandResult", "Decision", "Denial", "Ended", "Launcher"),
-        *("Network", "Operation", "Promise", "Running", "SandboxMode", "Strength", "Verdict"),
+        *("Action", "ApprovalMode", "Command", "CommandResult", "Contact", "Decision", "Denial", "Ended"),
+        *("Launcher", "Network", "Operation", "Promise", "Running", "SandboxMode", "Strength", "Verdict"),
     ),
 }
 
@@ -79,6 +80,7 @@ __all__ = [
     "CommandResult",
     "Config",
     "ConfigError",
+    "Contact",
     "Decision",
     "Denial",
     "Ended",

@@ -103,6 +103,22 @@ class SandboxOutcome(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkDecision(Event):
+    """A host that a command wanted to reach where the network is filtered; each decision once a command."""
+
+    name: ClassVar[str] = "codex.network_decision"
+    tool_name: str
+    call_id: str
+    host: str
+    port: int
+    """0 where only its address was asked for."""
+    decision: str
+    """``allowed`` or ``denied``."""
+    rule: str
+    """What decided."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ToolResult(Event):
     """What came of one action; also sent, with ``success`` false, for one that was refused."""
 

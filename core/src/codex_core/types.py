@@ -37,6 +37,8 @@ class Network(StrEnum):
     """What a command may reach over the network."""
 
     OFF = "off"
+    FILTERED = "filtered"
+    """The hosts that the lists of domains allow."""
     ON = "on"
 
 
@@ -53,7 +55,8 @@ class Operation(StrEnum):
     """What can be asked of a :class:`~codex_core.sandbox.policy.SandboxPolicy`.
 
     The target of the first two is an absolute path; ``WRITE`` is every change: create, write,
-    rename, remove, and change of metadata.  The target of ``CONNECT`` is ``host:port``.
+    rename, remove, and change of metadata.  The target of ``CONNECT`` is ``host:port``, or the absolute
+    path of a unix socket.
     """
 
     READ = "read"
@@ -212,6 +215,18 @@ class Denial:
 
 
 @dataclass(frozen=True, slots=True)
+class Contact:
+    """A host that a command wanted to reach through the filter, and what became of that."""
+
+    host: str
+    port: int
+    """0 where only its address was asked for."""
+    allowed: bool
+    rule: str
+    """What decided, for people."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """How a process ended: exactly one of the first two is set."""
 
@@ -240,6 +255,8 @@ class CommandResult:
     """Bytes of output beyond the bound, read and thrown away."""
     timed_out: bool = False
     denials: tuple[Denial, ...] = ()
+    contacts: tuple[Contact, ...] = ()
+    """Where the network is filtered: the hosts that were asked for, each decision once."""
 
     @property
     def returncode(self) -> int:
@@ -248,7 +265,10 @@ class CommandResult:
 
 
 class Running(Protocol):
-    """A command under way in a :class:`Launcher`.  All methods are for one thread at a time."""
+    """A command under way in a :class:`Launcher`.  All methods are for one thread at a time.
+
+    Where the launcher filters the network, there is one method more: ``contacts() -> tuple[Contact, ...]``.
+    """
 
     def fileno(self) -> int:
         """Give a descriptor that polls readable when :meth:`advance` has something to do."""

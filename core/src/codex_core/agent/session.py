@@ -26,7 +26,14 @@ from codex_core.approval.prompt import Answer, Choice, LinePrompter, Question
 from codex_core.config import load_config
 from codex_core.discovery import code_locations
 from codex_core.errors import NotPermittedError, SandboxUnavailableError, UsageError
-from codex_core.events import ConversationStarts, SandboxOutcome, TelemetryDropped, ToolDecision, ToolResult
+from codex_core.events import (
+    ConversationStarts,
+    NetworkDecision,
+    SandboxOutcome,
+    TelemetryDropped,
+    ToolDecision,
+    ToolResult,
+)
 from codex_core.host import Host
 from codex_core.sandbox import runner, terminal
 from codex_core.sandbox.direct import DirectLauncher
@@ -292,6 +299,16 @@ class Session:
             )
         if limited and result.timed_out:
             result = replace(result, ended=replace(result.ended, limit="wall_time"))
+        for contact in result.contacts:
+            self._emitter.emit(
+                NetworkDecision,
+                tool_name=action.tool,
+                call_id=action.call_id,
+                host=contact.host,
+                port=contact.port,
+                decision="allowed" if contact.allowed else "denied",
+                rule=contact.rule,
+            )
         if launcher is not self._direct and result.returncode != 0 and not result.denials:
             guessed = suspects(result.stderr + b"\n" + result.stdout, self.policy, action.cwd)
             result = replace(result, denials=guessed)
@@ -326,7 +343,7 @@ class Session:
             provider_name=self.config.model_provider,
             approval_policy=str(self.config.approval_policy),
             sandbox_policy=str(self.policy.mode),
-            network_access=self.policy.network is Network.ON,
+            network_access=self.policy.network is not Network.OFF,
             sandbox_backend=backends[0] if confined and backends else "none",
             web_search=self.config.features.web_search_request,
         )

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from codex_core.config.positions import KeyPath
 
 _NETWORK = ("sandbox_workspace_write", "network_access")
+_DOMAINS = ("sandbox_workspace_write", "allowed_domains")
 _EXPORTER = ("otel", "exporter")
 
 
@@ -53,6 +54,7 @@ def constrained(config: Config) -> Iterator[tuple[tuple[str, ...], Any]]:
     for key in STRICTEST_FIRST:
         yield (key,), str(getattr(config, key))
     yield _NETWORK, config.sandbox_workspace_write.network_access
+    yield _DOMAINS, list(config.sandbox_workspace_write.allowed_domains)
     yield _EXPORTER, config.otel.exporter
     for name, table in config.backend_tables.items():
         yield (f"sandbox_{name}", "allow_degraded"), [str(promise) for promise in table.allow_degraded]

@@ -10,7 +10,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from codex_core.types import ApprovalMode, Limits, Promise, ProtectGit, SandboxMode
 
@@ -95,6 +96,19 @@ _LAX = Field(strict=False)
 Strings = Annotated[tuple[str, ...], _LAX]
 
 
+def _domain(text: str) -> str:
+    from codex_core.sandbox.domains import parse_pattern
+
+    try:
+        parse_pattern(text)
+    except ValueError as error:
+        raise PydanticCustomError("domain", "{why}", {"why": str(error)}) from None
+    return text
+
+
+Domains = Annotated[tuple[Annotated[str, AfterValidator(_domain)], ...], _LAX]
+
+
 class Table(BaseModel):
     """A TOML table.  Unknown keys are taken out, with a warning, before one is built."""
 
@@ -110,6 +124,23 @@ class WorkspaceWrite(Table):
         "start at the folder of the file that names them, on the command line at the working directory.",
     )
     network_access: bool = Field(default=False, description="Whether commands may reach the network.")
+    allowed_domains: Domains = Field(
+        default=(),
+        description="The only hosts that commands may reach; `network_access` is not needed for them. A name, "
+        "`*.example.com` for all names below one, `*` for every name, an address or a network such as `192.0.2.0/24`, "
+        "each with `:PORT` if only that port is meant. A name that leads to a private address is refused unless the "
+        "address is listed too; `localhost` stands for this machine.",
+    )
+    denied_domains: Domains = Field(
+        default=(),
+        description="Hosts that commands may not reach although `allowed_domains` or `network_access` would let them, "
+        "in the same form.",
+    )
+    allowed_unix_sockets: Strings = Field(
+        default=(),
+        description="Sockets of other programs that commands may connect to, by path, whatever the network. Whoever "
+        "may reach the socket of a container engine, for one, can do everything on this machine.",
+    )
     exclude_tmpdir_env_var: bool = Field(
         default=False, description="Whether the folder that `$TMPDIR` names stays closed."
     )
@@ -369,6 +400,9 @@ class Config(Table):
             mode=self.sandbox_mode,
             writable_roots=workspace.writable_roots,
             network_access=workspace.network_access,
+            allowed_domains=workspace.allowed_domains,
+            denied_domains=workspace.denied_domains,
+            allowed_unix_sockets=workspace.allowed_unix_sockets,
             exclude_slash_tmp=workspace.exclude_slash_tmp,
             exclude_tmpdir_env_var=workspace.exclude_tmpdir_env_var,
             protect_git=workspace.protect_git,

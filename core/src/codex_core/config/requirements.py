@@ -18,8 +18,9 @@ from pydantic import Field
 
 from codex_core.config import checks, mdm, sources
 from codex_core.config.keys import shown
-from codex_core.config.model import Strings, Table, WebSearch
+from codex_core.config.model import Domains, Strings, Table, WebSearch
 from codex_core.errors import ConfigError
+from codex_core.sandbox.domains import parse_pattern
 from codex_core.types import ApprovalMode, Promise, SandboxMode
 
 if TYPE_CHECKING:
@@ -68,10 +69,10 @@ class Requirements(Table):
     allowed_plugins: tuple[str, ...] | None = Field(
         default=None, strict=False, description="Distributions that plugins may come from, by name."
     )
-    allowed_domains: tuple[str, ...] | None = Field(
+    allowed_domains: Domains | None = Field(
         default=None,
-        strict=False,
-        description="Domains that commands may reach, `*.` in front for all below; the unrestricted network may not.",
+        description="What `sandbox_workspace_write.allowed_domains` may list, in the same form; "
+        "the unrestricted network is not allowed then.",
     )
     allow_network_access: bool | None = Field(
         default=None, description="Where false, commands may not reach the network in any mode."
@@ -262,16 +263,9 @@ def _allowed_domains(one: Requirement, key: str, value: Sequence[str]) -> Violat
         return one.refuse(key, list(value), "allow_network_access", "none")
     allowed = one.allowed.allowed_domains
     for domain in value if allowed is not None else ():
-        if not any(_covers(pattern, domain) for pattern in allowed or ()):
+        if not any(parse_pattern(pattern).covers(parse_pattern(domain)) for pattern in allowed or ()):
             return one.refuse(key, domain, "allowed_domains", _listed(allowed or ()))
     return None
-
-
-def _covers(pattern: str, domain: str) -> bool:
-    pattern, domain = pattern.casefold().rstrip("."), domain.casefold().rstrip(".")
-    if pattern in {domain, "*"}:
-        return True
-    return pattern.startswith("*.") and domain.removeprefix("*").endswith(pattern[1:])
 
 
 def _allow_degraded(one: Requirement, key: str, value: Iterable[str]) -> Violation | None:

@@ -33,6 +33,7 @@ WEB_SEARCH = ("web_search",)
 WEB_SEARCH_REQUEST = ("features", "web_search_request")
 TOOLS_WEB_SEARCH = ("tools", "web_search")
 """Deprecated, as in the reference client."""
+WORKSPACE_PATHS = ("writable_roots", "allowed_unix_sockets")
 TLS_PATHS = ("ca-certificate", "client-certificate", "client-private-key")
 
 
@@ -103,12 +104,14 @@ def _web_search(layer: Layer, values: dict[str, Any], renames: dict[KeyPath, Key
 
 def _resolve_paths(layer: Layer, values: dict[str, Any], folder: str | None, environ: Mapping[str, str]) -> None:
     workspace = values.get("sandbox_workspace_write")
-    if isinstance(workspace, dict) and isinstance(workspace.get("writable_roots"), (list, tuple)):
-        key: KeyPath = ("sandbox_workspace_write", "writable_roots")
-        workspace["writable_roots"] = [
-            _absolute(layer, (*key, index), root, folder, environ) if isinstance(root, str) else root
-            for index, root in enumerate(workspace["writable_roots"])
-        ]
+    for name in WORKSPACE_PATHS:
+        if isinstance(workspace, dict) and isinstance(workspace.get(name), (list, tuple)):
+            workspace[name] = [
+                _absolute(layer, ("sandbox_workspace_write", name, index), path, folder, environ)
+                if isinstance(path, str)
+                else path
+                for index, path in enumerate(workspace[name])
+            ]
     otel = values.get("otel")
     for name, exporter in otel.items() if isinstance(otel, dict) else ():
         tls = exporter.get("tls") if isinstance(exporter, dict) else None

@@ -66,6 +66,11 @@ class SandboxSettings:
     mode: SandboxMode = SandboxMode.READ_ONLY
     writable_roots: tuple[str, ...] = ()
     network_access: bool = False
+    allowed_domains: tuple[str, ...] = ()
+    """Patterns of :mod:`codex_core.sandbox.domains`; where there are any, nothing else is reached."""
+    denied_domains: tuple[str, ...] = ()
+    allowed_unix_sockets: tuple[str, ...] = ()
+    """Absolute paths."""
     exclude_slash_tmp: bool = False
     exclude_tmpdir_env_var: bool = False
     protect_git: ProtectGit = ProtectGit.ALL
@@ -89,6 +94,11 @@ class SandboxPolicy:
     protected_names: tuple[str, ...] = PROTECTED_NAMES
     """A direct child of a writable root with such a name, in any case, is protected too."""
     network: Network = Network.OFF
+    allowed_domains: tuple[str, ...] = ()
+    """Canonical patterns of :mod:`codex_core.sandbox.domains`, where the network is filtered."""
+    denied_domains: tuple[str, ...] = ()
+    allowed_unix_sockets: tuple[str, ...] = ()
+    """Sockets of other programs that may be reached, whatever the network; canonical, existing or not."""
     allow_degraded: frozenset[str] = frozenset()
     limits: Limits = field(default_factory=Limits)
     quarantine: str = ""
@@ -125,12 +135,31 @@ class SandboxPolicy:
         return self._check_write(resolved) or self._check_write(entry)
 
     def _check_connect(self, target: str) -> Denial | None:
+        if os.path.isabs(target):
+            return self._check_socket(target)
         if self.network is Network.ON:
             return None
+        if self.network is Network.FILTERED:
+            return self._check_host(target)
         cure = "sandbox_workspace_write.network_access = true"
         if self.mode is SandboxMode.READ_ONLY:
             cure = f'sandbox_mode = "workspace-write" and {cure}'
         return Denial(Operation.CONNECT, target, "the network is off", cure)
+
+    def _check_socket(self, path: str) -> Denial | None:
+        if is_path_text(path) and canonical(path) in self.allowed_unix_sockets:
+            return None
+        return closed_socket(path)
+
+    def _check_host(self, target: str) -> Denial | None:
+        from codex_core.sandbox.domains import Rules, split_port
+
+        try:
+            host, port = split_port(target)
+            ruling = Rules.parse(self.allowed_domains, self.denied_domains).decide(host, port)
+        except ValueError as error:
+            return Denial(Operation.CONNECT, target, str(error))
+        return None if ruling.allowed else Denial(Operation.CONNECT, target, ruling.rule, ruling.cure)
 
     def _check_write(self, path: str) -> Denial | None:
         if self.mode is SandboxMode.READ_ONLY:
@@ -150,6 +179,12 @@ class SandboxPolicy:
         if path in self.pinned:
             return Denial(Operation.WRITE, path, "it holds something protected")
         return None
+
+
+def closed_socket(path: str) -> Denial:
+    """Say that the unix socket at *path* is closed, and what would open it."""
+    cure = f"add {path!r} to sandbox_workspace_write.allowed_unix_sockets"
+    return Denial(Operation.CONNECT, path, "sockets of programs outside the sandbox are closed", cure)
 
 
 def canonical(path: str) -> str:
@@ -185,8 +220,8 @@ def build_policy(
     *cwd*, *codex_home* and *code_locations* (folders that the running codex, its plugins and its
     interpreter were loaded from) are absolute.  Nothing is changed on the machine.
 
-    Raises CommandNotFoundError if *cwd* is gone, ConfigError if a configured root is not an
-    absolute path.
+    Raises CommandNotFoundError if *cwd* is gone, ConfigError if a configured root or socket is not an
+    absolute path, or a domain no pattern.
     """
     folder = _existing(cwd)
     if folder is None or not os.path.isdir(folder):
@@ -229,6 +264,7 @@ def build_policy(
         and not any(contains(path, root) for root in roots)
     }
 
+    network, allowed, denied = _network(settings)
     writable = [root for root in roots if _why_dropped(root, closed) is None]
     notices += [f"{root} is not writable: {why}" for root in roots if (why := _why_dropped(root, closed)) is not None]
     notices += [
@@ -242,7 +278,10 @@ def build_policy(
         cwd=folder,
         writable_roots=tuple(writable),
         protected=tuple(protected),
-        network=Network.ON if settings.network_access else Network.OFF,
+        network=network,
+        allowed_domains=allowed,
+        denied_domains=denied,
+        allowed_unix_sockets=_sockets(settings.allowed_unix_sockets),
         allow_degraded=allow_degraded,
         limits=settings.limits,
         quarantine=os.path.join(codex_home, "quarantine"),
@@ -311,6 +350,31 @@ def _configured_roots(paths: Iterable[str]) -> tuple[list[str], list[str]]:
         else:
             roots.append(resolved)
     return roots, notices
+
+
+def _network(settings: SandboxSettings) -> tuple[Network, tuple[str, ...], tuple[str, ...]]:
+    """Give how far the network reaches, and both lists in their canonical form where it is filtered."""
+    if not settings.allowed_domains and not (settings.network_access and settings.denied_domains):
+        return Network.ON if settings.network_access else Network.OFF, (), ()
+    from codex_core.sandbox.domains import parse_pattern
+
+    lists: list[tuple[str, ...]] = []
+    for key, patterns in (
+        ("allowed_domains", settings.allowed_domains or ("*",)),
+        ("denied_domains", settings.denied_domains),
+    ):
+        try:
+            lists.append(tuple(dict.fromkeys(str(parse_pattern(pattern)) for pattern in patterns)))
+        except ValueError as error:
+            raise ConfigError(f"sandbox_workspace_write.{key}: {error}") from None
+    return Network.FILTERED, lists[0], lists[1]
+
+
+def _sockets(paths: Iterable[str]) -> tuple[str, ...]:
+    for path in paths:
+        if not os.path.isabs(path) or not is_path_text(path):
+            raise ConfigError(f"sandbox_workspace_write.allowed_unix_sockets: {path!r} is not an absolute path")
+    return tuple(dict.fromkeys(map(canonical, paths)))
 
 
 def _temporary_roots(settings: SandboxSettings, environ: Mapping[str, str]) -> Iterator[str]:

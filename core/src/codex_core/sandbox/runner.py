@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Literal
 
-    from codex_core.types import Command, Ended, Launcher, Running
+    from codex_core.types import Command, Contact, Ended, Launcher, Running
 
     OnOutput = Callable[[Literal["stdout", "stderr"], bytes], None]
 
@@ -82,7 +82,14 @@ def run(  # noqa: PLR0913 -- each keyword is one independent choice of the calle
         dropped=exchange.dropped,
         timed_out=timed_out,
         denials=running.denials(),
+        contacts=contacts(running),
     )
+
+
+def contacts(running: Running) -> tuple[Contact, ...]:
+    """Give the hosts that a command asked a filter for; none where its launcher has no filter."""
+    asked: Callable[[], tuple[Contact, ...]] = getattr(running, "contacts", tuple)
+    return asked()
 
 
 def end(running: Running, grace: float = _GRACE) -> Ended | None:

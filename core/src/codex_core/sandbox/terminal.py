@@ -28,7 +28,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from codex_core.errors import CommandNotExecutableError, CommandNotFoundError
-from codex_core.sandbox.runner import end
+from codex_core.sandbox.runner import contacts, end
 from codex_core.types import CommandResult
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ def attach(launcher: Launcher, command: Command, *, timeout: float | None = None
         strength=launcher.strength,
         timed_out=timed_out,
         denials=running.denials(),
+        contacts=contacts(running),
     )
 
 
