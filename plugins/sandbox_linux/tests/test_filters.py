@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pyseccomp
 import pytest
 from codex_sandbox_linux.generate_filters import compile_filter
-from codex_sandbox_linux.seccomp import FILTERS, file_name
-from codex_sandbox_linux.seccomp_rules import Comparison, Condition, Rule, Supervision, Variant, rules
+from codex_sandbox_linux.seccomp import FILTERS, Supervision, Variant, file_name
+from codex_sandbox_linux.seccomp_rules import Comparison, Condition, Rule, rules
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

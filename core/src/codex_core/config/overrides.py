@@ -64,6 +64,9 @@ def parse_value(text: str) -> Any:  # noqa: ANN401 - any TOML value
         return int(text)
     if _WORD.issuperset(text) and text[:1] in _WORD_START and text not in _SPECIAL_WORDS:
         return text
+    plain = text[1:-1]
+    if text[:1] == text[-1:] == '"' and plain.isascii() and plain.isprintable() and not {'"', "\\"}.intersection(plain):
+        return plain if len(text) > 1 else ""
     import tomli
 
     try:

@@ -21,7 +21,7 @@ from codex_core.types import Limits
 from codex_sandbox_linux import channel, jail, kernel, namespaces
 from codex_sandbox_linux.ending import kill_below
 from codex_sandbox_linux.plan import Plan, Rung
-from codex_sandbox_linux.seccomp_rules import Supervision
+from codex_sandbox_linux.seccomp import Supervision
 from codex_sandbox_linux.usage import LIMITS
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from typing import Final
 
 import pyseccomp
 
-from codex_sandbox_linux.seccomp import FILTERS, file_name
-from codex_sandbox_linux.seccomp_rules import Comparison, Condition, Supervision, Variant, rules
+from codex_sandbox_linux.seccomp import FILTERS, Supervision, Variant, file_name
+from codex_sandbox_linux.seccomp_rules import Comparison, Condition, rules
 
 _ARCHITECTURES: Final = {"x86_64": pyseccomp.Arch.X86_64, "aarch64": pyseccomp.Arch.AARCH64}
 _ENOSYS: Final = 38

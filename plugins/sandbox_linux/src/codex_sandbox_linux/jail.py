@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from codex_sandbox_linux import channel, kernel, landlock_rules, namespaces, seccomp, self_test, usage
 from codex_sandbox_linux.ending import ended_children, kill_below
 from codex_sandbox_linux.plan import Rung
-from codex_sandbox_linux.seccomp_rules import Supervision
+from codex_sandbox_linux.seccomp import Supervision
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -23,7 +23,7 @@ from codex_core.types import Ended
 from codex_sandbox_linux import channel, kernel
 from codex_sandbox_linux.connections import MOST_DENIALS, Supervisor
 from codex_sandbox_linux.plan import Plan, Rung, make_plan, refusals, strength
-from codex_sandbox_linux.seccomp_rules import Supervision
+from codex_sandbox_linux.seccomp import Supervision
 from codex_sandbox_linux.usage import LIMITS
 from codex_sandbox_linux.watch import Watch
 

@@ -17,7 +17,7 @@ from codex_sandbox_linux.kernel import (
     CLONE_NEWUSER,
     CLONE_NEWUTS,
 )
-from codex_sandbox_linux.seccomp_rules import Supervision, Variant
+from codex_sandbox_linux.seccomp import Supervision, Variant
 
 if TYPE_CHECKING:
     from codex_core.sandbox.policy import SandboxPolicy

@@ -4,14 +4,33 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING, Final
+from enum import StrEnum
+from typing import Final
 
 from codex_sandbox_linux import kernel
 
-if TYPE_CHECKING:
-    from codex_sandbox_linux.seccomp_rules import Supervision, Variant
-
 FILTERS: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "filters")
+
+
+class Variant(StrEnum):
+    """Which filter a jail gets."""
+
+    NAMESPACES = "namespaces"
+    """Internet sockets are open: the network namespace, or the policy, decides where they lead."""
+    FLOOR_ONLINE = "floor-online"
+    """No namespaces, the network is on."""
+    FLOOR_OFFLINE = "floor-offline"
+    """No namespaces, the network is off: the only sockets are those of the AF_UNIX family."""
+
+
+class Supervision(StrEnum):
+    """Which calls a supervisor is asked about."""
+
+    NONE = "none"
+    CONNECTS = "connects"
+    """Where sockets lead."""
+    WRITES = "writes"
+    """That, and every change of a file by its path, to report what is refused."""
 
 
 def file_name(machine: str, variant: Variant, supervision: Supervision) -> str:
@@ -29,7 +48,7 @@ def load(variant: Variant, supervision: Supervision) -> int | None:
     path = os.path.join(FILTERS, file_name(kernel.MACHINE, variant, supervision))
     with open(path, "rb") as file:
         program = file.read()
-    if supervision == "none":
+    if supervision is Supervision.NONE:
         kernel.seccomp_load(program)
         return None
     listener = kernel.SECCOMP_FILTER_FLAG_NEW_LISTENER

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import errno
 from dataclasses import dataclass
-from enum import Enum, StrEnum
+from enum import Enum
 from typing import Final
 
 from codex_sandbox_linux.observe import CALLS, OPENS
+from codex_sandbox_linux.seccomp import Supervision, Variant
 
 LOW_32: Final = 0xFFFF_FFFF
 
@@ -49,27 +50,6 @@ _TERMINAL_REQUESTS: Final = (
     0x541D,  # TIOCCONS takes the console's output
     0x5423,  # TIOCSETD loads line disciplines
 )
-
-
-class Variant(StrEnum):
-    """Which filter a jail gets."""
-
-    NAMESPACES = "namespaces"
-    """Internet sockets are open: the network namespace, or the policy, decides where they lead."""
-    FLOOR_ONLINE = "floor-online"
-    """No namespaces, the network is on."""
-    FLOOR_OFFLINE = "floor-offline"
-    """No namespaces, the network is off: the only sockets are those of the AF_UNIX family."""
-
-
-class Supervision(StrEnum):
-    """Which calls a supervisor is asked about."""
-
-    NONE = "none"
-    CONNECTS = "connects"
-    """Where sockets lead."""
-    WRITES = "writes"
-    """That, and every change of a file by its path, to report what is refused."""
 
 
 class Comparison(Enum):
