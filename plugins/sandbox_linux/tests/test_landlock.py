@@ -12,7 +12,7 @@ import pytest
 from codex_core.types import Promise, SandboxMode
 from codex_sandbox_linux import kernel
 from codex_sandbox_linux.plan import Plan, Rung, strength
-from codex_sandbox_linux.seccomp_rules import Supervision
+from codex_sandbox_linux.seccomp import Supervision
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +26,7 @@ CONFINE = """
 import ctypes, errno, os, sys
 from codex_sandbox_linux import kernel, landlock_rules
 from codex_sandbox_linux.plan import Plan, Rung
-from codex_sandbox_linux.seccomp_rules import Supervision
+from codex_sandbox_linux.seccomp import Supervision
 writable = tuple(sys.argv[1:2])
 kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
 {before}

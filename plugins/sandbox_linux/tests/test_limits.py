@@ -40,13 +40,13 @@ for _ in range(200):
 """
 
 
-def limited(folder: Path, script: str, limits: Limits, **options: int) -> CommandResult:
+def limited(folder: Path, script: str, limits: Limits) -> CommandResult:
     settings = SandboxSettings(SandboxMode.WORKSPACE_WRITE, exclude_slash_tmp=True, limits=limits)
     policy = build_policy(settings, cwd=str(folder), environ={}, codex_home=str(folder.parent / "home"))
     launcher = LinuxLauncher(policy, HelperForge())
     try:
         command = Command((sys.executable, "-I", "-S", "-c", script), str(folder), {"PATH": os.defpath})
-        return run(launcher, command, timeout=60, output_most=limits.output_size, **options)
+        return run(launcher, command, timeout=60, output_most=limits.output_size)
     finally:
         launcher.close()
 

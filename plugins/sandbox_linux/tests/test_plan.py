@@ -11,7 +11,7 @@ from codex_core.sandbox.policy import SandboxPolicy
 from codex_core.types import Network, Promise, SandboxMode
 from codex_sandbox_linux import kernel
 from codex_sandbox_linux.plan import Plan, Rung, is_below, make_plan, refusals, strength
-from codex_sandbox_linux.seccomp_rules import Supervision, Variant
+from codex_sandbox_linux.seccomp import Supervision, Variant
 from hypothesis import given
 from hypothesis import strategies as st
 

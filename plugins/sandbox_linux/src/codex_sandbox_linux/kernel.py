@@ -129,15 +129,25 @@ def mount(source: str | None, target: str, kind: str | None, flags: int, data: s
 
 def bind(path: str) -> None:
     """Bind *path* onto itself with all that is mounted below it, without following a final symlink."""
-    encoded = ctypes.c_char_p(os.fsencode(path))
-    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | _AT_RECURSIVE | _AT_SYMLINK_NOFOLLOW
-    tree = _checked(_syscall(_SYS_OPEN_TREE, _AT_FDCWD, encoded, flags), f"open_tree {path}")
+    tree = clone_tree(path)
     try:
-        empty = ctypes.c_char_p(b"")
-        moved = _syscall(_SYS_MOVE_MOUNT, tree, empty, _AT_FDCWD, encoded, _MOVE_MOUNT_F_EMPTY_PATH)
-        _checked(moved, f"move_mount {path}")
+        attach_tree(tree, path)
     finally:
         os.close(tree)
+
+
+def clone_tree(path: str) -> int:
+    """Give a detached copy of what is mounted at and below *path* (open_tree(2)); a descriptor."""
+    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | _AT_RECURSIVE | _AT_SYMLINK_NOFOLLOW
+    encoded = ctypes.c_char_p(os.fsencode(path))
+    return _checked(_syscall(_SYS_OPEN_TREE, _AT_FDCWD, encoded, flags), f"open_tree {path}")
+
+
+def attach_tree(tree: int, path: str) -> None:
+    """Mount a detached tree at *path* (move_mount(2))."""
+    empty, encoded = ctypes.c_char_p(b""), ctypes.c_char_p(os.fsencode(path))
+    moved = _syscall(_SYS_MOVE_MOUNT, tree, empty, _AT_FDCWD, encoded, _MOVE_MOUNT_F_EMPTY_PATH)
+    _checked(moved, f"move_mount {path}")
 
 
 def set_readonly(path: str, *, readonly: bool, recursive: bool = False) -> None:

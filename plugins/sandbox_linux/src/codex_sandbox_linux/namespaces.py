@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from codex_sandbox_linux.plan import Plan
 
+SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108 - a mount point
 TERMINAL: Final = "/dev/console"
 """Where a command finds the terminal that it runs on."""
 _SIOCSIFFLAGS: Final = 0x8914
@@ -68,7 +69,8 @@ def build(plan: Plan) -> bool:
     for path in plan.readonly:
         kernel.bind(path)
         kernel.set_readonly(path, readonly=True, recursive=True)
-    _private_devices(plan.terminal)
+    _private_terminals(plan.terminal)
+    _private_shared_memory(plan.writable)
     if plan.clone_flags & kernel.CLONE_NEWNET:
         _loopback_up()
     return _private_proc()
@@ -83,14 +85,24 @@ def _mounts() -> Iterator[tuple[str, bool]]:
             yield point, b"ro" in fields[5].split(b",")
 
 
-def _private_devices(terminal: str) -> None:
+def _private_shared_memory(writable: tuple[str, ...]) -> None:
+    """Give the jail a /dev/shm of its own, in which only the writable trees below the old one are left."""
+    if not os.path.isdir(SHARED_MEMORY) or SHARED_MEMORY in writable:
+        return
+    kept = {root: kernel.clone_tree(root) for root in writable if is_below(root, SHARED_MEMORY)}
+    kernel.mount("tmpfs", SHARED_MEMORY, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=1777,size=25%")
+    for root, tree in kept.items():
+        os.makedirs(root)
+        kernel.attach_tree(tree, root)
+        os.close(tree)
+
+
+def _private_terminals(terminal: str) -> None:
     if terminal and os.path.exists(TERMINAL):
         # Its own name is covered by the new /dev/pts below; ttyname(3) looks for it here next.
         kernel.mount(terminal, TERMINAL, None, kernel.MS_BIND)
-    quiet = kernel.MS_NOSUID | kernel.MS_NOEXEC
-    if os.path.isdir("/dev/shm"):  # noqa: S108 - the path is the mount point, not a file in it
-        kernel.mount("tmpfs", "/dev/shm", "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=1777,size=25%")  # noqa: S108
     if os.path.isdir("/dev/pts"):
+        quiet = kernel.MS_NOSUID | kernel.MS_NOEXEC
         kernel.mount("devpts", "/dev/pts", "devpts", quiet, "newinstance,ptmxmode=0666,mode=0600")
         if not os.path.islink("/dev/ptmx"):
             kernel.mount("/dev/pts/ptmx", "/dev/ptmx", None, kernel.MS_BIND)
