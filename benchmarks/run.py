@@ -3,7 +3,7 @@
 Everything that is compared runs in turn, round after round, in this one process, so that a busy
 machine disturbs all sides alike: read the ratios, not the milliseconds.
 
-    python benchmarks/run.py [--rounds N] [per-command] [cold-start] [jobs] [calls]
+    python benchmarks/run.py [--rounds N] [per-command] [cold-start] [jobs] [calls] [verdicts]
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from codex_core import open_session
+from codex_core.approval.safe import classify
+from codex_core.sandbox.policy import SandboxPolicy
+from codex_core.types import SandboxMode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +36,7 @@ JOBS = {
     "grep -r": ("sh", "-c", "grep -r 'no such words' tree || true"),
     "tar": ("sh", "-c", "tar -cf - tree | cat > /dev/null"),
 }
+LINES = ("ls -la | head -5", "cd src && git status; make test", "for f in *; do sudo env A=b rm -rf $f; done")
 FOLDERS, FILES, BYTES = 500, 100, 700
 CALLS = """\
 import os, time
@@ -52,6 +56,7 @@ def main() -> None:
         "cold-start": cold_start,
         "jobs": jobs,
         "calls": calls,
+        "verdicts": verdicts,
     }
     parser = argparse.ArgumentParser(description="Measure what confinement costs.")
     parser.add_argument("--rounds", type=int, default=300, help="rounds of the shortest comparison (300)")
@@ -126,6 +131,31 @@ def calls(workspace: str, rounds: int) -> None:
         without, within = (statistics.median(float(row[column]) for row in rows) for rows in (outside, inside))
         print(f"| {name} | {without:.0f} | {within:.0f} | {within - without:+.0f} |")
     print()
+
+
+def verdicts(workspace: str, rounds: int) -> None:
+    """Compare judging a command, in a process that judges many and in one that judges its first."""
+    policy = SandboxPolicy(SandboxMode.READ_ONLY, workspace, (), ())
+    times = interleave(
+        {
+            "os.path.realpath of the workspace, for scale": partial(os.path.realpath, workspace),
+            **{line: partial(classify, ("bash", "-lc", line), policy) for line in LINES},
+        },
+        rounds,
+    )
+    table("Judging a line", LINES[0], times)
+    first = "import sys; from codex_core.approval.safe import classify; from codex_core.sandbox.policy import *; "
+    judge = 'from codex_core.types import *; classify(%r, SandboxPolicy(SandboxMode.READ_ONLY, "/", (), ()))'
+    times = interleave(
+        {
+            "python -c pass": partial(plain, sys.executable, "-c", "pass"),
+            "the modules, and nothing judged": partial(plain, sys.executable, "-c", first),
+            "a plain command": partial(plain, sys.executable, "-c", first + judge % (["ls"],)),
+            "a shell line": partial(plain, sys.executable, "-c", first + judge % (["bash", "-lc", "ls"],)),
+        },
+        max(rounds // 15, 1),
+    )
+    table("The first verdict of a process", "python -c pass", times)
 
 
 def plain(*argv: str) -> bytes:

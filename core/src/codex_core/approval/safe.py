@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import stat
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 from codex_core.approval.command import programs
@@ -147,7 +148,7 @@ def is_understood_shell(word: str) -> bool:
 def _require_system_file(path: str, around: Surroundings) -> None:
     resolved = canonical(path)
     folders = {os.path.dirname(path), os.path.dirname(resolved)}
-    if not folders <= {*SYSTEM_FOLDERS, *map(canonical, SYSTEM_FOLDERS)}:
+    if not folders <= _system_folders():
         msg = f"{path} is not a program of the system"
         raise NotSafeError(msg)
     if any(contains(root, resolved) for root in around.policy.writable_roots):
@@ -185,15 +186,20 @@ def _require_no_secret(path: str, written: str, resolved: str, around: Surroundi
         if secret := secrets().named_in(inside):
             msg = f"{path!r} may hold a secret ({secret})"
             raise NotSafeError(msg)
-    open_places = (
-        around.policy.cwd,
-        *around.policy.writable_roots,
-        *map(canonical, secrets().public),
-        *secrets().public,
-    )
+    open_places = (around.policy.cwd, *around.policy.writable_roots, *_public_places())
     if not any(contains(place, resolved) for place in open_places):
         msg = f"{path!r} lies outside the workspace"
         raise NotSafeError(msg)
+
+
+@cache
+def _system_folders() -> frozenset[str]:
+    return frozenset({*SYSTEM_FOLDERS, *map(canonical, SYSTEM_FOLDERS)})
+
+
+@cache
+def _public_places() -> tuple[str, ...]:
+    return tuple(dict.fromkeys([*secrets().public, *map(canonical, secrets().public)]))
 
 
 def _require_file_or_folder(path: str, resolved: str) -> None:
