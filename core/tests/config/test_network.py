@@ -36,7 +36,8 @@ def test_a_mistake_in_a_list_is_shown_where_it_stands(machine: Any, key: str) ->
 def test_a_constraint_takes_out_the_domains_that_it_does_not_allow(machine: Any) -> None:
     machine.requirements('allowed_domains = ["*.example.com:443"]\n')
     machine.user(
-        '[sandbox_workspace_write]\nallowed_domains = ["a.example.com:443", "*", "b.example.com", "*.x.example.com:443"]\n'
+        "[sandbox_workspace_write]\n"
+        'allowed_domains = ["a.example.com:443", "*", "b.example.com", "*.x.example.com:443"]\n'
     )
     loaded = machine.load()
     assert loaded.config.sandbox_workspace_write.allowed_domains == ("a.example.com:443", "*.x.example.com:443")

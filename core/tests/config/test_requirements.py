@@ -126,7 +126,7 @@ def test_a_promise_that_is_required_cannot_be_given_up(machine: Any) -> None:
     loaded = machine.load()
     assert loaded.config.backend_table("linux").allow_degraded == (Promise.IPC,)
     assert 'sandbox_linux.allow_degraded = "protected_paths" is not allowed' in loaded.warnings[0]
-    assert "only modes that are sandboxed" in refusal(machine, "sandbox_mode=danger-full-access")
+    assert "sandboxed modes only" in refusal(machine, "sandbox_mode=danger-full-access")
 
 
 def test_the_strength_of_a_sandbox_is_judged_before_it_is_used(machine: Any) -> None:

@@ -233,13 +233,15 @@ def _one_of(field: str, always: str = "") -> Any:  # noqa: ANN401 - a check, see
 
 
 def _sandbox_mode(one: Requirement, key: str, value: str) -> Violation | None:
-    if value == SandboxMode.DANGER_FULL_ACCESS:
-        if one.allowed.minimum_strength:
-            return one.refuse(key, value, "minimum_strength", "only modes that are sandboxed")
-        for field in ("allow_network_access", "allowed_domains"):
-            if getattr(one.allowed, field) not in {None, True}:
-                return one.refuse(key, value, field, "only modes that confine the network")
-    return _ALLOWED_MODES(one, key, value)  # type: ignore[no-any-return]  # see _one_of
+    listed: Violation | None = _ALLOWED_MODES(one, key, value)
+    if listed is not None or value != SandboxMode.DANGER_FULL_ACCESS:
+        return listed
+    if one.allowed.minimum_strength:
+        return one.refuse(key, value, "minimum_strength", "sandboxed modes only")
+    for field in ("allow_network_access", "allowed_domains"):
+        if getattr(one.allowed, field) not in {None, True}:
+            return one.refuse(key, value, field, "modes that confine the network only")
+    return None
 
 
 def _web_search_request(one: Requirement, key: str, value: bool) -> Violation | None:  # noqa: FBT001 - a check
