@@ -315,6 +315,8 @@ class Launcher(Protocol):
         ``signal(SIGCONT)`` continues it in the foreground, ``signal(SIGURG)`` and then
         ``signal(SIGCONT)`` in the background.
 
+        It may come to a halt, at a connect for instance, until somebody calls :meth:`Running.advance`.
+
         Raises SandboxUnavailableError, and, here or at the first :meth:`Running.advance`,
         CommandNotFoundError or CommandNotExecutableError.
         """

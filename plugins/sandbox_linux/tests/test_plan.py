@@ -10,6 +10,7 @@ import pytest
 from codex_core.sandbox.policy import SandboxPolicy
 from codex_core.types import Network, Promise, SandboxMode
 from codex_sandbox_linux import kernel
+from codex_sandbox_linux.channel import OWN_SOCKETS, PRIVATE_PROC
 from codex_sandbox_linux.plan import Plan, Rung, is_below, make_plan, refusals, strength
 from codex_sandbox_linux.seccomp import Supervision, Variant
 from hypothesis import given
@@ -125,11 +126,11 @@ def test_only_folders_that_exist_are_pinned(tmp_path: Path) -> None:
 @pytest.mark.parametrize("abi", ABIS)
 @pytest.mark.parametrize(("rung", "network"), CASES)
 @pytest.mark.parametrize("supervision", list(Supervision))
-@pytest.mark.parametrize("private_proc", [False, True])
+@pytest.mark.parametrize("found", [0, PRIVATE_PROC, OWN_SOCKETS, PRIVATE_PROC | OWN_SOCKETS])
 def test_each_promise_is_kept_or_lost_with_a_reason(
-    abi: int, rung: Rung, supervision: Supervision, *, network: bool, private_proc: bool
+    abi: int, rung: Rung, supervision: Supervision, *, network: bool, found: int
 ) -> None:
-    stated = strength(plan(rung, network=network, supervision=supervision), abi, private_proc=private_proc, why="why")
+    stated = strength(plan(rung, network=network, supervision=supervision), abi, found=found, why="why")
     assert stated.kept | set(stated.lost) == set(Promise)
     assert not stated.kept & set(stated.lost)
     assert all(reason and "\n" not in reason for reason in stated.lost.values())
@@ -143,7 +144,8 @@ def test_with_namespaces_nothing_is_lost_whatever_the_landlock(abi: int, rung: R
 
 
 def test_a_proc_that_cannot_be_replaced_is_stated() -> None:
-    assert set(strength(plan(Rung.NAMESPACES), 7, private_proc=False).lost) == {Promise.PROCESSES}
+    assert set(strength(plan(Rung.NAMESPACES), 7, found=OWN_SOCKETS).lost) == {Promise.PROCESSES}
+    assert set(strength(plan(Rung.NAMESPACES), 7, found=PRIVATE_PROC).lost) == {Promise.OWN_SOCKETS}
 
 
 @pytest.mark.parametrize("abi", ABIS)

@@ -36,11 +36,15 @@ IN_MEMORY_FILE: Final = 2
 SILENT_SHIFT: Final = 4
 """From this bit on: which of stdin, stdout and stderr are to be the jail's own /dev/null."""
 
+# What is found.
+PRIVATE_PROC: Final = 1
+OWN_SOCKETS: Final = 2
+
 # Replies.
 LISTENER: Final = 1
 """The supervisor's descriptors, where there is one: a socket for sock_diag(7), and the seccomp listener."""
 READY: Final = 2
-"""Confined and proved; *value* is 1 if /proc is private."""
+"""Confined and proved; *value* is what was found: :data:`PRIVATE_PROC` and :data:`OWN_SOCKETS`."""
 BROKEN: Final = 3
 """Could not be set up; *value* is an error number, the text says what failed."""
 ENDED: Final = 4

@@ -87,7 +87,8 @@ def confine(plan: Plan, owner: socket.socket, beacon: str) -> None:
         os.close(descriptor)
     self_test.prove(plan, open_before, beacon)
     usage.confine(plan.limits)
-    channel.send_reply(owner, channel.READY, int(private_proc))
+    found = channel.PRIVATE_PROC * private_proc | channel.OWN_SOCKETS * self_test.own_sockets_work()
+    channel.send_reply(owner, channel.READY, found)
 
 
 def _diagnostics() -> socket.socket:

@@ -61,12 +61,12 @@ class Jail:
         self.epoll = select.epoll()
         self.epoll.register(opened, select.EPOLLIN)
         try:
-            self.private_proc = self._handshake()
+            self.found = self._handshake()
         except BaseException:
             self.close()
             raise
 
-    def _handshake(self) -> bool:
+    def _handshake(self) -> int:
         deadline = time.monotonic() + _HANDSHAKE_TIMEOUT
         while time.monotonic() < deadline:
             for descriptor, _ in self.epoll.poll(deadline - time.monotonic()):
@@ -86,7 +86,7 @@ class Jail:
                 elif kind == channel.READY:
                     if self.supervisor is not None:
                         self.supervisor.forget()  # what the self-test tried
-                    return bool(value)
+                    return value
                 elif value:
                     raise OSError(value, os.strerror(value), text.rpartition(": ")[0])
                 else:
@@ -141,7 +141,7 @@ def establish(forge: Forge, policy: SandboxPolicy) -> tuple[Jail, Strength]:
         except OSError as error:
             failures.append(f"{rung}: {error.filename or 'clone'}: {error.strerror}")
             continue
-        stated = strength(jail.plan, abi, private_proc=jail.private_proc, why=failures[0] if failures else "")
+        stated = strength(jail.plan, abi, found=jail.found, why=failures[0] if failures else "")
         refused = refusals(policy, stated)
         if refused:
             jail.close()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from codex_core.types import Limits, Network, Promise, SandboxMode, Strength
 
+from codex_sandbox_linux.channel import OWN_SOCKETS, PRIVATE_PROC
 from codex_sandbox_linux.kernel import (
     CLONE_NEWIPC,
     CLONE_NEWNET,
@@ -95,10 +96,10 @@ _SCOPES_ABI: Final = 6
 _TRUNCATE_ABI: Final = 3
 
 
-def strength(plan: Plan, abi: int, *, private_proc: bool = True, why: str = "") -> Strength:
+def strength(plan: Plan, abi: int, *, found: int = PRIVATE_PROC | OWN_SOCKETS, why: str = "") -> Strength:
     """State what a jail made by *plan* keeps on a kernel with Landlock *abi*.
 
-    *why* says what kept a stronger rung from being set up.
+    *found* is what the jail reported when it was ready; *why* says what kept a stronger rung from being set up.
     """
     lost: dict[Promise, str] = {}
     if plan.rung is Rung.FLOOR:
@@ -117,10 +118,12 @@ def strength(plan: Plan, abi: int, *, private_proc: bool = True, why: str = "") 
             lost[Promise.PROCESSES] = f"processes outside can be signalled: Landlock ABI {abi} has no scopes"
         if abi < _TRUNCATE_ABI:
             lost[Promise.WRITES] = f"files outside the writable roots can be truncated: Landlock ABI {abi}"
-    elif not private_proc:
+    elif not found & PRIVATE_PROC:
         lost[Promise.PROCESSES] = "/proc shows the processes outside: this host does not allow a new one"
     if plan.supervision is Supervision.NONE:
         lost[Promise.OWN_SOCKETS] = "another supervisor above this process leaves no room for ours"
+    elif not found & OWN_SOCKETS:
+        lost[Promise.OWN_SOCKETS] = "this kernel does not say who listens on a unix socket (CONFIG_UNIX_DIAG)"
     return Strength(BACKEND, plan.rung, frozenset(Promise) - lost.keys(), lost)
 
 

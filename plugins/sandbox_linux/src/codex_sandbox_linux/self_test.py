@@ -64,6 +64,18 @@ def _can_write(folder: str) -> bool:
     return True
 
 
+def own_sockets_work() -> bool:
+    """Whether the supervisor lets a socket made inside be reached; it needs the kernel's sock_diag(7) for that."""
+    name = f"codex-own-{os.urandom(8).hex()}"
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
+            server.bind("\0" + name)
+            server.listen(1)
+            return _can_connect(name)
+    except OSError:
+        return False
+
+
 def _can_connect(beacon: str) -> bool:
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
