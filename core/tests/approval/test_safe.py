@@ -144,6 +144,23 @@ def test_walking_over_the_whole_home_is_asked_about(tmp_path: Path) -> None:
     assert classify(["ls"], policy, environ=environ).level is SAFE
 
 
+@pytest.mark.parametrize(
+    "line", ["grep -r x", "grep -rn x .", "rg x", "rg x sub", "diff -r sub other", "grep -r x sub"]
+)
+@pytest.mark.parametrize("secret", [".env", "deep/server.key", "deep/deeper/id_rsa"])
+def test_reading_a_whole_folder_with_a_secret_in_it_is_asked_about(
+    judge: Callable[..., Safety], tmp_path: Path, line: str, secret: str
+) -> None:
+    for folder in ("sub/deep/deeper", "other"):
+        (tmp_path / "ws" / folder).mkdir(parents=True)
+    (tmp_path / "ws" / "sub" / "deep" / ".env.example").touch()
+    assert judge(line).level is SAFE
+    (tmp_path / "ws" / "sub" / secret).touch()
+    assert judge(line).level is ASK
+    assert judge("rg --files").level is SAFE
+    assert judge("ls -R").level is SAFE
+
+
 @pytest.mark.parametrize("path", ["", ".", "bin:/usr/bin", ":/usr/bin", "{ws}/bin:/usr/bin", "{link}:/usr/bin"])
 def test_a_path_that_commands_can_write_into_is_not_trusted(
     judge: Callable[..., Safety], tmp_path: Path, path: str

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from codex_core.sandbox.policy import SandboxPolicy
 
 SYSTEM_FOLDERS = ("/usr/bin", "/bin", "/usr/sbin", "/sbin", "/usr/local/bin")
+_ENTRIES_LOOKED_AT = 2000
+"""A secret that lies deeper is not found before the question that is not asked."""
 UNDERSTOOD_SHELLS = frozenset({"bash", "dash", "sh", "zsh"})
 _STARTUP_FILES = (".bash_profile", ".bash_login", ".profile", ".zshenv", ".zprofile", ".zlogin")
 
@@ -177,6 +179,9 @@ def _require_harmless_reading(reading: Reading, around: Surroundings) -> None:
         if reading.recursive and contains(resolved, canonical(around.home)):
             msg = f"{path!r} holds the whole home folder"
             raise NotSafeError(msg)
+        if reading.recursive and reading.contents and (found := _secret_below(resolved)):
+            msg = f"{path!r} holds {found}, which may be a secret"
+            raise NotSafeError(msg)
 
 
 def _require_no_secret(path: str, written: str, resolved: str, around: Surroundings) -> None:
@@ -190,6 +195,26 @@ def _require_no_secret(path: str, written: str, resolved: str, around: Surroundi
     if not any(contains(place, resolved) for place in open_places):
         msg = f"{path!r} lies outside the workspace"
         raise NotSafeError(msg)
+
+
+def _secret_below(folder: str) -> str | None:
+    """Look for a file that is a secret below *folder*, nearest first, no further than a bound; follow no link."""
+    left = _ENTRIES_LOOKED_AT
+    folders = [folder]
+    for here in folders:
+        try:
+            with os.scandir(here) as entries:
+                for entry in entries:
+                    left -= 1
+                    if left < 0:
+                        return None
+                    if secrets().is_content(entry.name):
+                        return os.path.relpath(entry.path, folder)
+                    if entry.name != ".git" and entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+        except OSError:
+            continue
+    return None
 
 
 @cache

@@ -101,6 +101,8 @@ class Reading:
     paths: tuple[str, ...] = ()
     recursive: bool = False
     """It walks the folders among *paths*."""
+    contents: bool = False
+    """It prints what is in the files that it finds there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +116,7 @@ class SafeProgram:
     paths: str = "all"
     pattern_options: tuple[str, ...] = ()
     recursive: bool | tuple[str, ...] = False
+    contents: bool = False
     each: str = ""
     grammar: str = ""
     builtin: bool = False
@@ -152,7 +155,11 @@ class SafeProgram:
         if "-" in paths and not piped:
             msg = f"{self.name} would wait for input"
             raise NotSafeError(msg)
-        return Reading(paths=tuple(path for path in paths if path != "-"), recursive=recursive)
+        return Reading(
+            paths=tuple(path for path in paths if path != "-"),
+            recursive=recursive,
+            contents=self.contents and "--files" not in seen,
+        )
 
 
 # What find knows and what neither writes nor starts anything.
@@ -327,6 +334,7 @@ class Secrets:
 
     names: tuple[str, ...]
     harmless: tuple[str, ...]
+    contents: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     public: tuple[str, ...]
 
@@ -343,6 +351,13 @@ class Secrets:
                 if all(_is_like(part, name) for part, name in zip(parts[at:], row, strict=False)):
                     return "/".join(parts[at : at + len(row)])
         return None
+
+    def is_content(self, name: str) -> bool:
+        """Say whether a file of this name holds a secret, whatever lies around it."""
+        name = name.casefold()
+        return any(_is_like(name, known) for known in self.contents) and not any(
+            _is_like(name, known) for known in self.harmless
+        )
 
 
 def _is_like(text: str, pattern: str) -> bool:
