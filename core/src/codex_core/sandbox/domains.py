@@ -231,6 +231,10 @@ class Rules:
                 return Ruling(allowed=False, rule=rule, cure=f"take {str(pattern)!r} out of {DENIED_KEY}")
         return None
 
+    def denies(self, host: Host, port: int | None) -> bool:
+        """Say whether the host is listed as denied."""
+        return self._first_denied(host, port) is not None
+
     def judge_address(self, address: Address, port: int | None) -> Ruling:
         """Judge where an allowed name leads: to public addresses, and to others if these are listed."""
         address = plain(address)

@@ -57,13 +57,15 @@ LIMITED: Final = 9
 """The command is being ended for a limit; *value* is its number in :data:`codex_sandbox_linux.usage.LIMITS`."""
 NO_FOLDER: Final = 6
 """The working directory cannot be entered; *value* is the error number."""
+GATEWAY: Final = 10
+"""The sockets that the jail has made for the filter; the text says what each is for."""
 NO_EXEC: Final = 7
 """The program cannot be run; *value* is the error number."""
 
 _HEAD: Final = struct.Struct("<BBI")
 _REPLY: Final = struct.Struct("<Bi")
 _PACKET_LIMIT: Final = 65536
-_MOST_DESCRIPTORS: Final = 5
+_MOST_DESCRIPTORS: Final = 8
 _DESCRIPTOR: Final = struct.Struct("i")
 
 

@@ -23,12 +23,16 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from codex_core.sandbox.policy import closed_socket
 from codex_core.types import Denial, Network, Operation
 
 from codex_sandbox_linux import kernel, observe
 
 if TYPE_CHECKING:
     from codex_core.sandbox.policy import SandboxPolicy
+
+    from codex_sandbox_linux.allowed_sockets import AllowedSockets
+    from codex_sandbox_linux.filtering import Link
 
 _RECEIVE: Final = 0xC050_2100
 _SEND: Final = 0xC018_2101
@@ -83,12 +87,23 @@ class _Socket:
 class Supervisor:
     """Answers the notifications of one jail.  Its :meth:`fileno` polls readable when there are any."""
 
-    def __init__(self, policy: SandboxPolicy, listener: int, diagnostics: int, *, isolated: bool) -> None:
+    def __init__(  # noqa: PLR0913 - each is something that decisions depend on
+        self,
+        policy: SandboxPolicy,
+        listener: int,
+        diagnostics: int,
+        *,
+        isolated: bool,
+        sockets: AllowedSockets,
+        link: Link | None = None,
+    ) -> None:
         """Take over the two descriptors; *diagnostics* is a netlink socket of the jail's network namespace.
 
-        *isolated* says that this namespace is not the host's.
+        *isolated* says that this namespace is not the host's, *link* leads to the process that filters the network.
         """
         self._policy = policy
+        self._sockets = sockets
+        self._link = link
         self._isolated = isolated
         self._listener = listener
         self._diagnostics = socket.socket(fileno=diagnostics)
@@ -203,7 +218,7 @@ class Supervisor:
         listening = self._fetch(identity, thread, descriptor)
         try:
             if listening.family != socket.AF_UNIX:
-                if self._policy.network is Network.OFF and not self._is_inside(listening):
+                if self._policy.network is not Network.ON and not self._is_inside(listening):
                     raise self._denied(_HANDED_IN)
                 return
             inode = os.fstat(listening.fileno()).st_ino
@@ -259,8 +274,10 @@ class Supervisor:
             connecting = self._fetch(identity, thread, descriptor)
             held.callback(self._discard, connecting)
             if connecting.family != socket.AF_UNIX:
-                if self._policy.network is Network.OFF and not self._is_inside(connecting):
+                if self._policy.network is not Network.ON and not self._is_inside(connecting):
                     raise self._denied(_host_and_port(raw) or _HANDED_IN)
+                if self._link is not None:
+                    raw = self._link.way(connecting, raw, _host_and_port(raw))
             elif int.from_bytes(raw[:_FAMILY_SIZE], "little") != socket.AF_UNIX:
                 raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
             else:
@@ -276,7 +293,7 @@ class Supervisor:
                 kernel.set_timer(self._timer, _RETRY)
                 return
             except OSError as error:
-                if error.errno == errno.ENETUNREACH and (host := _host_and_port(raw)):
+                if self._link is None and error.errno == errno.ENETUNREACH and (host := _host_and_port(raw)):
                     denial = self._policy.check(Operation.CONNECT, host)
                     self._note([denial] if denial else [])
                 raise
@@ -294,7 +311,7 @@ class Supervisor:
         target = _open_as_seen_by(thread, name.partition(b"\0")[0])
         held.callback(os.close, target)
         self._check_still_asking(identity)
-        if not self._is_own(_file_identity(thread, target)):
+        if not self._is_own(_file_identity(thread, target)) and not self._sockets.hold(target):
             raise self._denied(os.readlink(f"/proc/self/fd/{target}"))
         return _FAMILY.pack(socket.AF_UNIX) + f"/proc/self/fd/{target}".encode() + b"\0"
 
@@ -327,7 +344,8 @@ class Supervisor:
         self.is_abused = self._closer.qsize() > _MOST_CLOSING
 
     def _denied(self, target: str) -> OSError:
-        self._note([Denial(Operation.CONNECT, target, _SOCKET_RULE)])
+        known = closed_socket(target) if os.path.isabs(target) else Denial(Operation.CONNECT, target, _SOCKET_RULE)
+        self._note([known])
         return OSError(errno.EACCES, os.strerror(errno.EACCES))
 
     def _note(self, denials: list[Denial]) -> None:

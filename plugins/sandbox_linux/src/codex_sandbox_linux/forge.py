@@ -7,31 +7,23 @@ starts one helper by exec, which clones on request and does nothing else.
 
 from __future__ import annotations
 
-import importlib.util
 import marshal
 import os
 import signal
 import socket
-import sys
-from typing import TYPE_CHECKING, Final, NoReturn, Protocol
+from typing import Final, NoReturn, Protocol
 
 from codex_core.errors import SandboxUnavailableError
 from codex_core.types import Limits
 
-from codex_sandbox_linux import channel, jail, kernel, namespaces
+from codex_sandbox_linux import channel, helper, jail, kernel, namespaces
 from codex_sandbox_linux.ending import kill_below
 from codex_sandbox_linux.plan import Plan, Rung
 from codex_sandbox_linux.seccomp import Supervision
 from codex_sandbox_linux.usage import LIMITS
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 _CLONE: Final = b"c"
 _SWEEP: Final = b"s"
-_CONTROL: Final = 3
-"""The helper's end of its socket."""
-_BOOT: Final = "import sys; sys.path[:0] = sys.argv[1:]; from codex_sandbox_linux import forge; forge.serve()"
 _PACKET: Final = 1 << 17
 
 
@@ -118,26 +110,7 @@ class HelperForge:
 
     def __init__(self) -> None:
         """Start the helper; what becomes of it is found out by the first request."""
-        ours, theirs = channel.pair()
-        arguments = [sys.executable, "-I", "-S", "-c", _BOOT, *_code_folders()]
-        environment = {"HOME": os.environ.get("HOME", "/")}
-        onto = [
-            *((os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(3)),
-            (os.POSIX_SPAWN_DUP2, theirs.fileno(), _CONTROL),
-        ]
-        if theirs.fileno() == _CONTROL:  # duplicating a descriptor onto itself would leave it to be closed on exec
-            os.set_inheritable(_CONTROL, True)  # noqa: FBT003 - the standard library's signature
-        try:
-            self._pid = os.posix_spawn(
-                sys.executable, arguments, environment, file_actions=onto, setsigmask=(), setsid=True
-            )
-        except OSError as error:
-            ours.close()
-            msg = f"the sandbox helper cannot be started with {sys.executable!r}: {error.strerror}"
-            raise SandboxUnavailableError(msg) from error
-        finally:
-            theirs.close()
-        self._control = ours
+        self._pid, self._control = helper.start("forge")
 
     def clone(self, plan: Plan) -> tuple[socket.socket, int]:
         """See :meth:`Forge.clone`."""
@@ -167,29 +140,12 @@ class HelperForge:
         if self._pid:
             self._control.close()  # the helper ends its jails, and itself
             pid, self._pid = self._pid, 0
-            try:
-                os.waitpid(pid, 0)
-            except ChildProcessError:  # somebody else in this process has collected it
-                return
-
-
-def _code_folders() -> Sequence[str]:
-    """Where the helper finds its code; it is started without site-packages and their hooks."""
-    folders: dict[str, None] = {}
-    for name in ("codex_sandbox_linux", "codex_core", "landlock"):
-        spec = importlib.util.find_spec(name)
-        if spec is None or not spec.submodule_search_locations:
-            msg = f"the package {name!r} is missing: install codex-sandbox-linux again"
-            raise SandboxUnavailableError(msg)
-        folders[os.path.dirname(os.path.abspath(spec.submodule_search_locations[0]))] = None
-    return tuple(folders)
+            helper.collect(pid)
 
 
 def serve() -> NoReturn:
     """Be the helper: clone on request until the owner is gone."""
-    kernel.close_from(_CONTROL + 1)
-    os.set_inheritable(_CONTROL, False)  # noqa: FBT003 - the standard library's signature
-    control = socket.socket(fileno=_CONTROL)
+    control = helper.control()
     forge = LocalForge()
     while request := control.recv(_PACKET):
         if request == _SWEEP:
@@ -206,19 +162,21 @@ def serve() -> NoReturn:
         os.close(pidfd)
         forge.forget_ended_jails()
     forge.close()
-    os._exit(0)
+    helper.leave()
 
 
-_PlainPlan = tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...], bool, str, tuple[float | None, ...], str]
+_PlainPlan = tuple[
+    str, tuple[str, ...], tuple[str, ...], tuple[str, ...], bool, str, tuple[float | None, ...], str, bool
+]
 
 
 def _to_plain(plan: Plan) -> _PlainPlan:
     limits = tuple(getattr(plan.limits, name) for name in LIMITS)
     folders = (plan.writable, plan.readonly, plan.pinned)
-    return str(plan.rung), *folders, plan.network, str(plan.supervision), limits, plan.terminal
+    return str(plan.rung), *folders, plan.network, str(plan.supervision), limits, plan.terminal, plan.filtered
 
 
 def _from_plain(plain: _PlainPlan) -> Plan:
-    rung, writable, readonly, pinned, network, supervision, limits, terminal = plain
+    rung, writable, readonly, pinned, network, supervision, limits, terminal, filtered = plain
     kept = Limits(**dict(zip(LIMITS, limits, strict=True)))  # type: ignore[arg-type] # whole numbers stay whole
-    return Plan(Rung(rung), writable, readonly, pinned, network, Supervision(supervision), kept, terminal)
+    return Plan(Rung(rung), writable, readonly, pinned, network, Supervision(supervision), kept, terminal, filtered)

@@ -15,7 +15,7 @@ import signal
 import socket
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from codex_sandbox_linux import channel, kernel, landlock_rules, namespaces, seccomp, self_test, usage
+from codex_sandbox_linux import channel, gateway, kernel, landlock_rules, namespaces, seccomp, self_test, usage
 from codex_sandbox_linux.ending import ended_children, kill_below
 from codex_sandbox_linux.plan import Rung
 from codex_sandbox_linux.seccomp import Supervision
@@ -75,6 +75,8 @@ def confine(plan: Plan, owner: socket.socket, beacon: str) -> None:
     if plan.clone_flags & kernel.CLONE_NEWUSER:
         _wait_for_id_maps(owner)
     private_proc = namespaces.build(plan) if plan.clone_flags else False
+    if plan.filtered:
+        _hand_out_gateway(owner)
     kernel.drop_capabilities()
     landlock_rules.restrict(plan, kernel.landlock_abi())
     supervised = [] if plan.supervision is Supervision.NONE else [_diagnostics().detach()]
@@ -89,6 +91,14 @@ def confine(plan: Plan, owner: socket.socket, beacon: str) -> None:
     usage.confine(plan.limits)
     found = channel.PRIVATE_PROC * private_proc | channel.OWN_SOCKETS * self_test.own_sockets_work()
     channel.send_reply(owner, channel.READY, found)
+
+
+def _hand_out_gateway(owner: socket.socket) -> None:
+    made = gateway.open_all()
+    kinds = "\0".join(kind for kind, _ in made)
+    channel.send_reply(owner, channel.GATEWAY, 0, kinds, [one.fileno() for _, one in made])
+    for _, one in made:
+        one.close()
 
 
 def _diagnostics() -> socket.socket:

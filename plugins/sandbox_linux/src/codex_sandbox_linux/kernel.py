@@ -47,6 +47,7 @@ MS_REC: Final = 16384
 MS_PRIVATE: Final = 1 << 18
 
 MOUNT_ATTR_RDONLY: Final = 1
+_MNT_DETACH: Final = 2
 
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_DUMPABLE: Final = 4
@@ -125,6 +126,11 @@ def mount(source: str | None, target: str, kind: str | None, flags: int, data: s
     """Mount *source*, a file system of *kind*, at *target* (mount(2))."""
     encoded = [None if text is None else os.fsencode(text) for text in (source, target, kind, data)]
     _checked(_libc.mount(encoded[0], encoded[1], encoded[2], flags, encoded[3]), f"mount {target}")
+
+
+def unmount(target: str) -> None:
+    """Detach what is mounted at *target* (umount2(2)); what is in use elsewhere stays."""
+    _checked(_libc.umount2(os.fsencode(target), _MNT_DETACH), f"umount2 {target}")
 
 
 def bind(path: str) -> None:

@@ -14,13 +14,14 @@ import signal
 import stat
 import threading
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from codex_core.errors import CommandNotExecutableError, CommandNotFoundError, SandboxUnavailableError
-from codex_core.types import Ended
+from codex_core.types import Ended, Network
 
-from codex_sandbox_linux import channel, kernel
+from codex_sandbox_linux import channel, gateway, kernel
+from codex_sandbox_linux.allowed_sockets import AllowedSockets
 from codex_sandbox_linux.connections import MOST_DENIALS, Supervisor
 from codex_sandbox_linux.plan import Plan, Rung, make_plan, refusals, strength
 from codex_sandbox_linux.seccomp import Supervision
@@ -29,11 +30,12 @@ from codex_sandbox_linux.watch import Watch
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from codex_core.sandbox.policy import SandboxPolicy
-    from codex_core.types import Command, Denial, Strength
+    from codex_core.types import Command, Contact, Denial, Strength
 
+    from codex_sandbox_linux.filtering import Filter, Link
     from codex_sandbox_linux.forge import Forge
 
 _MOST_APPEARED: Final = 20
@@ -43,21 +45,46 @@ _HANDSHAKE_TIMEOUT: Final = 20.0
 """Seconds; setting up takes milliseconds, but a machine may be busy."""
 
 
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """What decides, outside, for all jails of one launcher."""
+
+    policy: SandboxPolicy
+    sockets: AllowedSockets
+    filter: Filter | None
+
+    @classmethod
+    def of(cls, policy: SandboxPolicy, nameservers: Sequence[tuple[str, int]] = ()) -> Outside:
+        """Start what *policy* needs; raises SandboxUnavailableError."""
+        if policy.network is not Network.FILTERED:
+            return cls(policy, AllowedSockets(policy), None)
+        from codex_sandbox_linux.filtering import Filter
+
+        return cls(policy, AllowedSockets(policy), Filter(policy, nameservers))
+
+    def close(self) -> None:
+        """End it; idempotent."""
+        self.sockets.close()
+        if self.filter is not None:
+            self.filter.close()
+
+
 class Jail:
     """One confined process, ready for commands."""
 
-    def __init__(self, policy: SandboxPolicy, plan: Plan, opened: socket.socket, pidfd: int) -> None:
+    def __init__(self, outside: Outside, plan: Plan, opened: socket.socket, pidfd: int) -> None:
         """Take over the channel and the pidfd, and wait until the jail has proved its confinement.
 
         Raises OSError where this host does not allow the plan, SandboxUnavailableError where the jail
         fails its own test.
         """
         self.plan = plan
-        self._policy = policy
+        self._outside = outside
         self.channel = opened
         opened.setblocking(False)  # noqa: FBT003 - the standard library's signature
         self.pidfd = pidfd
         self.supervisor: Supervisor | None = None
+        self.link: Link | None = None
         self.epoll = select.epoll()
         self.epoll.register(opened, select.EPOLLIN)
         try:
@@ -81,11 +108,20 @@ class Jail:
                 if kind == channel.LISTENER:
                     diagnostics, listener = descriptors
                     isolated = bool(self.plan.clone_flags & kernel.CLONE_NEWNET)
-                    self.supervisor = Supervisor(self._policy, listener, diagnostics, isolated=isolated)
+                    self.supervisor = Supervisor(
+                        self._outside.policy,
+                        listener,
+                        diagnostics,
+                        isolated=isolated,
+                        sockets=self._outside.sockets,
+                        link=self.link,
+                    )
                     self.epoll.register(self.supervisor, select.EPOLLIN)
+                elif kind == channel.GATEWAY and self._outside.filter is not None:
+                    self.link = self._outside.filter.admit(text, descriptors)
+                    self.epoll.register(self.link, select.EPOLLIN)
                 elif kind == channel.READY:
-                    if self.supervisor is not None:
-                        self.supervisor.forget()  # what the self-test tried
+                    self.forget()  # what the self-test tried
                     return value
                 elif value:
                     raise OSError(value, os.strerror(value), text.rpartition(": ")[0])
@@ -98,6 +134,19 @@ class Jail:
     def _supervise(self) -> None:
         if self.supervisor is not None:
             self.supervisor.handle()
+
+    def forget(self) -> None:
+        """Forget what belonged to the last command."""
+        if self.supervisor is not None:
+            self.supervisor.forget()
+        if self.link is not None:
+            self.link.forget()
+
+    def hear(self) -> None:
+        """Take what the filter says."""
+        if self.link is not None and not self.link.handle():
+            with contextlib.suppress(OSError):  # it is gone, and not watched any more
+                self.epoll.unregister(self.link)
 
     def has_ended(self) -> bool:
         """Whether the last process of the jail is gone."""
@@ -113,10 +162,12 @@ class Jail:
         self.channel.close()
         if self.supervisor is not None:
             self.supervisor.close()
+        if self.link is not None:
+            self.link.close()
         os.close(self.pidfd)
 
 
-def establish(forge: Forge, policy: SandboxPolicy) -> tuple[Jail, Strength]:
+def establish(forge: Forge, outside: Outside) -> tuple[Jail, Strength]:
     """Make a jail on the strongest rung that this host allows.
 
     Raises SandboxUnavailableError where no rung keeps the policy; the message says why and what mends it.
@@ -125,6 +176,7 @@ def establish(forge: Forge, policy: SandboxPolicy) -> tuple[Jail, Strength]:
         known = " and ".join(kernel.SUPPORTED_MACHINES)
         msg = f"the Linux sandbox knows {known} processors, and not {kernel.MACHINE}"
         raise SandboxUnavailableError(msg)
+    policy = outside.policy
     abi = kernel.landlock_abi()
     if abi == 0:
         msg = (
@@ -137,7 +189,7 @@ def establish(forge: Forge, policy: SandboxPolicy) -> tuple[Jail, Strength]:
         if rung is Rung.ROOT_NAMESPACES and os.geteuid() != 0:
             continue
         try:
-            jail = _make(forge, policy, make_plan(policy, rung))
+            jail = _make(forge, outside, make_plan(policy, rung))
         except OSError as error:
             failures.append(f"{rung}: {error.filename or 'clone'}: {error.strerror}")
             continue
@@ -151,14 +203,14 @@ def establish(forge: Forge, policy: SandboxPolicy) -> tuple[Jail, Strength]:
     raise SandboxUnavailableError(msg)
 
 
-def _make(forge: Forge, policy: SandboxPolicy, plan: Plan) -> Jail:
+def _make(forge: Forge, outside: Outside, plan: Plan) -> Jail:
     try:
-        return Jail(policy, plan, *forge.clone(plan))
+        return Jail(outside, plan, *forge.clone(plan))
     except OSError as error:
         if (error.filename, error.errno) != ("seccomp", errno.EBUSY) and error.filename != "sock_diag":
             raise
     unsupervised = replace(plan, supervision=Supervision.NONE)
-    return Jail(policy, unsupervised, *forge.clone(unsupervised))
+    return Jail(outside, unsupervised, *forge.clone(unsupervised))
 
 
 def _null_devices(descriptors: tuple[int, int, int]) -> int:
@@ -183,8 +235,11 @@ def _null_devices(descriptors: tuple[int, int, int]) -> int:
 class LinuxLauncher:
     """Runs commands under one policy; a :class:`codex_core.types.Launcher`."""
 
-    def __init__(self, policy: SandboxPolicy, forge: Forge) -> None:
+    def __init__(self, policy: SandboxPolicy, forge: Forge, *, nameservers: Sequence[tuple[str, int]] = ()) -> None:
         """Make the first jail on *forge*, which becomes this launcher's own.
+
+        Where the network is filtered, names are looked up at *nameservers* (addresses and ports), or those that
+        this machine is configured with.
 
         Raises SandboxUnavailableError where this host cannot keep *policy*.
         """
@@ -195,10 +250,17 @@ class LinuxLauncher:
         self._busy: set[Jail] = set()
         self._watch = Watch(policy)
         try:
-            jail, self.strength = establish(forge, policy)
+            self._outside = Outside.of(policy, nameservers)
         except BaseException:
             self._watch.close()
             forge.close()
+            raise
+        try:
+            jail, self.strength = establish(forge, self._outside)
+        except BaseException:
+            self._watch.close()
+            forge.close()
+            self._outside.close()
             raise
         self._plan = jail.plan
         if self._plan.rung is not Rung.FLOOR:
@@ -213,6 +275,9 @@ class LinuxLauncher:
     def start(self, command: Command, stdin: int, stdout: int, stderr: int, *, tty: str | None = None) -> Running:
         """See :meth:`codex_core.types.Launcher.start`."""
         silent = _null_devices((stdin, stdout, stderr))
+        if self._outside.filter is not None:
+            self._outside.filter.check()
+            command = replace(command, env={**command.env, **gateway.ENVIRONMENT})
         jail = self._take(tty or "")
         terminal = None if tty is None else os.open(tty, os.O_RDWR | os.O_NOCTTY)
         try:
@@ -239,7 +304,7 @@ class LinuxLauncher:
             if terminal or not self._idle:
                 plan = replace(self._plan, terminal=terminal)
                 try:
-                    self._admit(Jail(self._policy, plan, *self._forge.clone(plan)))
+                    self._admit(Jail(self._outside, plan, *self._forge.clone(plan)))
                 except OSError as error:
                     msg = f"the sandbox cannot be set up: {error.filename or 'clone'}: {error.strerror}"
                     raise SandboxUnavailableError(msg) from error
@@ -256,8 +321,7 @@ class LinuxLauncher:
             if not self._busy:
                 self._watch.settle()
             if alive and not jail.plan.terminal:  # a jail keeps its terminal, and terminals do not come back
-                if jail.supervisor is not None:
-                    jail.supervisor.forget()
+                jail.forget()
                 self._idle.append(jail)
                 return
             jail.close()
@@ -270,6 +334,7 @@ class LinuxLauncher:
             while self._idle or self._busy:
                 (self._idle or self._busy).pop().close()
             self._forge.close()
+            self._outside.close()
             self._watch.settle()
             self._watch.close()
 
@@ -287,6 +352,7 @@ class Running:
         self._limit = ""
         self._appeared = 0
         self._denials: dict[Denial, None] = {}
+        self._contacts: tuple[Contact, ...] = ()
 
     def fileno(self) -> int:
         """See :meth:`codex_core.types.Running.fileno`."""
@@ -307,6 +373,7 @@ class Running:
         self._appeared += len(appeared)
         if self._appeared > _MOST_APPEARED:  # it does nothing else
             self.kill()
+        self._jail.hear()
         try:
             reply = channel.receive_reply(self._jail.channel)
         except BlockingIOError:
@@ -357,6 +424,10 @@ class Running:
     def _settle(self, *, alive: bool) -> None:
         if self._jail.supervisor is not None:
             self._note(self._jail.supervisor.denials)
+        if self._jail.link is not None:
+            self._jail.hear()
+            self._note(self._jail.link.denials)
+            self._contacts = tuple(dict.fromkeys(self._jail.link.contacts))
         self._note(self._watch.handle(ended=True))
         self._launcher.give_back(self._jail, alive=alive)
 
@@ -384,3 +455,7 @@ class Running:
     def denials(self) -> tuple[Denial, ...]:
         """See :meth:`codex_core.types.Running.denials`."""
         return tuple(self._denials)
+
+    def contacts(self) -> tuple[Contact, ...]:
+        """Give the hosts that the command asked the filter for, once it has ended."""
+        return self._contacts

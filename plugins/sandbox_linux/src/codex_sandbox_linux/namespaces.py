@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108 - a mount point
 TERMINAL: Final = "/dev/console"
 """Where a command finds the terminal that it runs on."""
+_RESOLV_CONF: Final = "/etc/resolv.conf"
 _SIOCSIFFLAGS: Final = 0x8914
 _IFF_UP_RUNNING: Final = 0x41
 
@@ -69,6 +70,8 @@ def build(plan: Plan) -> bool:
     for path in plan.readonly:
         kernel.bind(path)
         kernel.set_readonly(path, readonly=True, recursive=True)
+    if plan.filtered:
+        _ask_us_for_names()
     _private_terminals(plan.terminal)
     _private_shared_memory(plan.writable)
     if plan.clone_flags & kernel.CLONE_NEWNET:
@@ -106,6 +109,23 @@ def _private_terminals(terminal: str) -> None:
         kernel.mount("devpts", "/dev/pts", "devpts", quiet, "newinstance,ptmxmode=0666,mode=0600")
         if not os.path.islink("/dev/ptmx"):
             kernel.mount("/dev/pts/ptmx", "/dev/ptmx", None, kernel.MS_BIND)
+
+
+def _ask_us_for_names() -> None:
+    """Mount a file over /etc/resolv.conf that names the loopback address, where :mod:`gateway` listens.
+
+    It takes the place of what a link leads to, and comes from a file system that is nowhere else.  Where there is
+    nothing to mount over, the C library asks the loopback address anyway (resolv.conf(5)).
+    """
+    if not os.path.exists(_RESOLV_CONF) or not os.path.isdir(SHARED_MEMORY):
+        return
+    kernel.mount("tmpfs", SHARED_MEMORY, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=755,size=4k")
+    path = os.path.join(SHARED_MEMORY, "resolv.conf")
+    with open(path, "w", encoding="ascii") as file:
+        file.write("nameserver 127.0.0.1\n")
+    kernel.mount(path, _RESOLV_CONF, None, kernel.MS_BIND)
+    kernel.set_readonly(os.path.realpath(_RESOLV_CONF), readonly=True)
+    kernel.unmount(SHARED_MEMORY)
 
 
 def _private_proc() -> bool:

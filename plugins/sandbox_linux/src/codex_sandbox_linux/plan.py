@@ -55,6 +55,8 @@ class Plan:
     limits: Limits = field(default_factory=Limits)
     terminal: str = ""
     """The terminal that commands run on, if any."""
+    filtered: bool = False
+    """Whether a process outside lets some of the network in."""
 
     @property
     def clone_flags(self) -> int:
@@ -83,8 +85,16 @@ def make_plan(policy: SandboxPolicy, rung: Rung) -> Plan:
     pinned = tuple(path for path in policy.pinned if os.path.isdir(path))
     readonly = tuple(sorted(path for path in policy.protected if os.path.lexists(path)))
     supervision = Supervision.WRITES if policy.observe else Supervision.CONNECTS
-    network = policy.network is Network.ON
-    return Plan(rung, outermost, readonly, pinned, network, supervision, policy.limits)
+    return Plan(
+        rung,
+        outermost,
+        readonly,
+        pinned,
+        network=policy.network is Network.ON,
+        supervision=supervision,
+        limits=policy.limits,
+        filtered=policy.network is Network.FILTERED,
+    )
 
 
 def is_below(path: str, root: str) -> bool:
@@ -122,6 +132,8 @@ def strength(plan: Plan, abi: int, *, found: int = PRIVATE_PROC | OWN_SOCKETS, w
         lost[Promise.PROCESSES] = "/proc shows the processes outside: this host does not allow a new one"
     if plan.supervision is Supervision.NONE:
         lost[Promise.OWN_SOCKETS] = "another supervisor above this process leaves no room for ours"
+        if plan.filtered:
+            lost[Promise.OWN_SOCKETS] += "; only programs that follow the proxy variables reach the allowed domains"
     elif not found & OWN_SOCKETS:
         lost[Promise.OWN_SOCKETS] = "this kernel does not say who listens on a unix socket (CONFIG_UNIX_DIAG)"
     return Strength(BACKEND, plan.rung, frozenset(Promise) - lost.keys(), lost)
@@ -140,6 +152,8 @@ def refusals(policy: SandboxPolicy, stated: Strength) -> tuple[str, ...]:
     needed = [promise for promise in _NEEDED if promise in stated.lost and promise not in policy.allow_degraded]
     if policy.mode is not SandboxMode.WORKSPACE_WRITE and Promise.PROTECTED_PATHS in needed:
         needed.remove(Promise.PROTECTED_PATHS)  # nothing is writable, so nothing needs closing
+    if policy.network is Network.FILTERED and stated.rung == Rung.FLOOR:
+        return (f"allowed_domains and denied_domains need a network namespace, and this host allows none; {_CURE}",)
     return tuple(
         f'{stated.lost[promise]}; {_CURE}, or accept it with [sandbox_linux] allow_degraded = ["{promise}"]'
         for promise in needed
