@@ -290,7 +290,9 @@ class Supervisor:
                 if len(self._waiting) >= _MOST_WAITING:
                     raise
                 self._waiting[identity] = _Waiting(connecting, raw, held.pop_all())
-                kernel.set_timer(self._timer, _RETRY)
+                self._try_again(identity)  # a connection within one machine stands by now
+                if self._waiting:
+                    kernel.set_timer(self._timer, _RETRY)
                 return
             except OSError as error:
                 if self._link is None and error.errno == errno.ENETUNREACH and (host := _host_and_port(raw)):
@@ -317,20 +319,23 @@ class Supervisor:
 
     def _retry(self) -> None:
         """Try again, for callers that wait in connect(2): it says what became of the first try."""
-        for identity, waiting in list(self._waiting.items()):
-            error = 0
-            try:
-                self._check_still_asking(identity)
-                _connect_without_waiting(waiting.connecting, waiting.address)
-            except BlockingIOError:
-                continue
-            except OSError as failed:
-                error = 0 if failed.errno == errno.EISCONN else failed.errno or errno.EACCES
-            del self._waiting[identity]
-            waiting.held.close()
-            self._respond(identity, error)
+        for identity in list(self._waiting):
+            self._try_again(identity)
         if not self._waiting:
             kernel.set_timer(self._timer, 0)
+
+    def _try_again(self, identity: int) -> None:
+        waiting, error = self._waiting[identity], 0
+        try:
+            self._check_still_asking(identity)
+            _connect_without_waiting(waiting.connecting, waiting.address)
+        except BlockingIOError:
+            return
+        except OSError as failed:
+            error = 0 if failed.errno == errno.EISCONN else failed.errno or errno.EACCES
+        del self._waiting[identity]
+        waiting.held.close()
+        self._respond(identity, error)
 
     def _discard(self, fetched: socket.socket) -> None:
         """Close a socket of the caller's; the last close of one that lingers waits (socket(7), SO_LINGER)."""
