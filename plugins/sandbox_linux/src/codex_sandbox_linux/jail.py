@@ -81,7 +81,6 @@ def confine(plan: Plan, owner: socket.socket, beacon: str) -> None:
     landlock_rules.restrict(plan, kernel.landlock_abi())
     supervised = [] if plan.supervision is Supervision.NONE else [_diagnostics().detach()]
     listener = seccomp.load(plan.variant, plan.supervision)
-    kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
     if listener is not None:
         supervised.append(listener)
         channel.send_reply(owner, channel.LISTENER, 0, descriptors=supervised)
@@ -90,6 +89,7 @@ def confine(plan: Plan, owner: socket.socket, beacon: str) -> None:
     self_test.prove(plan, open_before, beacon)
     usage.confine(plan.limits)
     found = channel.PRIVATE_PROC * private_proc | channel.OWN_SOCKETS * self_test.own_sockets_work()
+    kernel.prctl(kernel.PR_SET_DUMPABLE, 0)  # not before: our own connects were supervised until here
     channel.send_reply(owner, channel.READY, found)
 
 
