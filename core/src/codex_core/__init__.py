@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from codex_core.agent.session import Session, open_session
+    from codex_core.approval.json_prompt import JsonPrompter
     from codex_core.approval.prompt import Answer, Choice, Prompter, Question
     from codex_core.config import Config, Loaded, load_config
     from codex_core.errors import (
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
         CommandNotFoundError,
         ConfigError,
         NotPermittedError,
+        PatchError,
         PluginConflictError,
         PluginError,
         PluginLoadError,
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
         Operation,
         Promise,
         Running,
+        Safety,
+        SafetyClass,
         SandboxMode,
         Strength,
         Verdict,
@@ -51,11 +55,12 @@ __version__ = "1.0.0"
 
 _HOMES = {
     "agent.session": ("Session", "open_session"),
+    "approval.json_prompt": ("JsonPrompter",),
     "approval.prompt": ("Answer", "Choice", "Prompter", "Question"),
     "config": ("Config", "Loaded", "load_config"),
     "errors": (
         *("CodexError", "CommandNotExecutableError", "CommandNotFoundError", "ConfigError", "NotPermittedError"),
-        *("PluginConflictError", "PluginError", "PluginLoadError", "PluginNotFoundError"),
+        *("PatchError", "PluginConflictError", "PluginError", "PluginLoadError", "PluginNotFoundError"),
         *("SandboxUnavailableError", "UsageError"),
     ),
     "events": ("Event",),
@@ -64,7 +69,8 @@ _HOMES = {
     "telemetry.emitter": ("EventSink",),
     "types": (
         *("Action", "ApprovalMode", "Command", "CommandResult", "Contact", "Decision", "Denial", "Ended"),
-        *("Launcher", "Network", "Operation", "Promise", "Running", "SandboxMode", "Strength", "Verdict"),
+        *("Launcher", "Network", "Operation", "Promise", "Running", "Safety", "SafetyClass", "SandboxMode"),
+        *("Strength", "Verdict"),
     ),
 }
 
@@ -87,11 +93,13 @@ __all__ = [
     "Event",
     "EventSink",
     "Host",
+    "JsonPrompter",
     "Launcher",
     "Loaded",
     "Network",
     "NotPermittedError",
     "Operation",
+    "PatchError",
     "PluginConflictError",
     "PluginError",
     "PluginLoadError",
@@ -100,6 +108,8 @@ __all__ = [
     "Prompter",
     "Question",
     "Running",
+    "Safety",
+    "SafetyClass",
     "SandboxMode",
     "SandboxPolicy",
     "SandboxSettings",
