@@ -6,6 +6,7 @@ import pty
 import signal
 import struct
 import termios
+import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -244,3 +245,60 @@ def test_a_yes_to_the_first_page_is_not_a_yes_to_the_whole() -> None:
 def test_letters_of_another_script_beside_ascii_are_named(text: str, warns: bool) -> None:  # noqa: FBT001 - a parameter
     question = Question(Action(("echo", text), "/ws"), Verdict(Decision.PROMPT, "why"))
     assert ("Look twice" in question_text(question)) is warns
+
+
+@pytest.mark.parametrize(
+    ("keys", "choice"),
+    [
+        (b"n\ny\n", "no"),
+        (b"\x1b[200~y\x1b[201~\n", "no"),
+        (b"\x1b[A\n", "no"),
+        (b"y\x15n\n", "no"),  # ^U takes back what was typed
+        (b"y" * 5000 + b"\n", "no"),
+        (b"y\nrm -rf x\n", "once"),
+    ],
+)
+def test_a_paste_counts_by_its_first_line(keys: bytes, choice: str) -> None:
+    assert ask_on_a_terminal(answer_with(keys)) == f"{choice}/user"
+
+
+def test_a_resize_while_the_question_stands_changes_nothing() -> None:
+    def typist(terminal: int) -> None:
+        read_until(terminal, "[y/N]")
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 5, 20, 0, 0))
+        os.write(terminal, b"y\n")
+
+    assert ask_on_a_terminal(typist) == "once/user"
+
+
+def test_two_questions_at_once_are_asked_one_after_the_other() -> None:
+    report, reported = os.pipe()
+    child, terminal = pty.fork()
+    if child == 0:
+        try:
+            answers: list[str] = []
+
+            def ask() -> None:
+                answers.append(LinePrompter(timeout=20).ask(QUESTION).choice)
+
+            threads = [threading.Thread(target=ask) for _ in range(2)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            os.write(reported, " ".join(answers).encode())
+        finally:
+            os._exit(0)
+    os.close(reported)
+    try:
+        read_until(terminal, "[y/N]")
+        os.write(terminal, b"y\n")
+        second = read_until(terminal, "[y/N]")
+        os.write(terminal, b"n\n")
+        assert os.read(report, 100) == b"once no"
+    finally:
+        os.close(terminal)
+        os.close(report)
+        os.waitpid(child, 0)
+    # The whole of the second question stands behind the answer to the first.
+    assert second.index("The agent wants to run") < second.index("Allow it?")
