@@ -171,6 +171,10 @@ class Safety:
     """A rule that allows the command lets it leave the sandbox."""
 
 
+NETWORK_TOOL = "network"
+"""The tool of an action that asks for one connection; its only word is ``HOST:PORT``."""
+
+
 @dataclass(frozen=True, slots=True)
 class Action:
     """What an agent, or a person on its behalf, wants to do."""

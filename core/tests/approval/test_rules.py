@@ -175,6 +175,9 @@ def test_rules_about_hosts_know_names_and_all_below() -> None:
         False,
     ]
     assert not loaded.about(("example.com",), None)
+    for target, ruled in (("example.com:443", Decision.ALLOW), ("evil.com:443", None), ("[::1]:80", None)):
+        action = Action((target,), "/usr/src", tool="network")
+        assert assess(action, POLICY, loaded, environ=ENVIRON).safety.ruled is ruled
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from codex_core.approval.safe import Surroundings, found_program, is_understood_
 from codex_core.approval.tables import NotSafeError
 from codex_core.approval.visible import visible
 from codex_core.sandbox.policy import canonical, contains
-from codex_core.types import Decision, Safety, SafetyClass
+from codex_core.types import NETWORK_TOOL, Decision, Safety, SafetyClass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,6 +36,8 @@ class Assessment:
 
 def assess(action: Action, policy: SandboxPolicy, rules: Rules, *, environ: Mapping[str, str]) -> Assessment:
     """Look at a command under *policy* and the user's *rules*; *environ* is what it would get."""
+    if action.tool == NETWORK_TOOL:
+        return _assess_connection(action, rules.live(now()))
     home = environ.get("HOME") or os.path.expanduser("~")
     around = Surroundings(policy, action.cwd, environ, home)
     known = judge(action.argv, around)
@@ -51,6 +53,16 @@ def assess(action: Action, policy: SandboxPolicy, rules: Rules, *, environ: Mapp
     reasons = [(_say(rule), rule.source) for rule in strict]
     reasons += [(safety.reason, safety.source), (known.reason, known.source)]
     return Assessment(safety, shown, tuple(dict.fromkeys(reasons)))
+
+
+def _assess_connection(action: Action, rules: Rules) -> Assessment:
+    host = action.argv[0].rpartition(":")[0].strip("[]") if action.argv else ""
+    matched = rules.about_host(host)
+    if matched:
+        safety = Safety(SafetyClass.ASK, _say(matched[0]), matched[0].source, matched[0].decision)
+    else:
+        safety = Safety(SafetyClass.ASK, f"no rule speaks about {visible(host)}")
+    return Assessment(safety, (action.argv,), tuple((_say(rule), rule.source) for rule in matched))
 
 
 def _strict_rules(

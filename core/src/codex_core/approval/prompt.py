@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from unicodedata import east_asian_width
 
 from codex_core.approval.visible import look_alikes, visible
+from codex_core.types import NETWORK_TOOL
 
 if TYPE_CHECKING:
     from codex_core.types import Action, Verdict
@@ -187,6 +188,8 @@ def question_text(question: Question) -> str:
             "The agent wants to change files:",
             *(f"  {visible(line)}" for line in action.argv[-1].split("\n")),
         ]
+    elif action.tool == NETWORK_TOOL:
+        lines = ["", f"The agent wants to connect to {visible(' '.join(action.argv))}"]
     else:
         lines = ["", "The agent wants to run:", *(f"  {line}" for line in command_lines(action.argv))]
     lines.append(f"in {visible(action.cwd)}")

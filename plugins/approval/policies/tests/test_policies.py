@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING
 import pytest
 from codex_approval_policies import TABLE, Case, Never, OnFailure, OnRequest, Untrusted
 from codex_core.sandbox.policy import SandboxPolicy
-from codex_core.types import Action, ApprovalMode, Decision, Denial, Operation, SandboxMode, Verdict
+from codex_core.types import (
+    Action,
+    ApprovalMode,
+    Decision,
+    Denial,
+    Operation,
+    Safety,
+    SafetyClass,
+    SandboxMode,
+    Verdict,
+)
 
 if TYPE_CHECKING:
     from codex_core.hookspecs import ApprovalPolicy
@@ -131,3 +141,16 @@ def test_patches_are_judged_by_the_files_that_they_write(name: str) -> None:
     assert tuple(verdict.decision for verdict in verdicts) == PATCHES[name]
     assert "/usr/lib/b" in verdicts[1].reason
     assert [verdict.unsandboxed for verdict in verdicts[:2]] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("name", "decision"), [("never", REFUSE), ("on-failure", ASK), ("on-request", ASK), ("untrusted", ASK)]
+)
+def test_a_connection_that_nothing_speaks_about_is_asked_about_and_rules_decide(name: str, decision: Decision) -> None:
+    connection = Action(("example.com:443",), "/usr", tool="network")
+    assert review(name, connection, WORKSPACE).decision is decision
+    for ruled in (RUN, REFUSE):
+        known = replace(connection, safety=Safety(SafetyClass.ASK, "a rule", "/r.toml:1", ruled))
+        verdict = review(name, known, WORKSPACE)
+        assert (verdict.decision, verdict.source) == (ruled, "/r.toml:1")
+        assert not verdict.unsandboxed

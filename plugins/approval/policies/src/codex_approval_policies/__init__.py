@@ -18,7 +18,17 @@ from typing import TYPE_CHECKING, ClassVar
 from codex_core.approval.safe import classify
 from codex_core.approval.visible import visible
 from codex_core.hookspecs import ApprovalPolicy, hookimpl
-from codex_core.types import Action, ApprovalMode, Decision, Operation, Safety, SafetyClass, SandboxMode, Verdict
+from codex_core.types import (
+    NETWORK_TOOL,
+    Action,
+    ApprovalMode,
+    Decision,
+    Operation,
+    Safety,
+    SafetyClass,
+    SandboxMode,
+    Verdict,
+)
 
 if TYPE_CHECKING:
     from codex_core.sandbox.policy import SandboxPolicy
@@ -36,6 +46,7 @@ class Case(StrEnum):
     RETRY_ESCALATED = "retry outside, after a denial, and the model asks for it"
     RULED_ASK = "a rule asks"
     RULED_IN = "a rule allows it"
+    CONNECTION = "a connection to somewhere that nothing speaks about"
     FULL_DANGEROUS = "dangerous, no sandbox"
     FULL = "no sandbox"
     DANGEROUS = "dangerous"
@@ -60,6 +71,7 @@ _REFUSE = Cell(Decision.FORBID)
 
 TABLE = {
     ApprovalMode.NEVER: {
+        Case.CONNECTION: _REFUSE,
         Case.PATCH_CLOSED: _REFUSE,
         Case.PATCH_OUTSIDE: _REFUSE,
         Case.PATCH_INSIDE: _RUN,
@@ -77,6 +89,7 @@ TABLE = {
         Case.OTHER: _RUN,
     },
     ApprovalMode.ON_FAILURE: {
+        Case.CONNECTION: _ASK,
         Case.PATCH_CLOSED: _REFUSE,
         Case.PATCH_OUTSIDE: _ASK,
         Case.PATCH_INSIDE: _RUN,
@@ -94,6 +107,7 @@ TABLE = {
         Case.OTHER: _RUN,
     },
     ApprovalMode.ON_REQUEST: {
+        Case.CONNECTION: _ASK,
         Case.PATCH_CLOSED: _REFUSE,
         Case.PATCH_OUTSIDE: _ASK,
         Case.PATCH_INSIDE: _RUN,
@@ -111,6 +125,7 @@ TABLE = {
         Case.OTHER: _RUN,
     },
     ApprovalMode.UNTRUSTED: {
+        Case.CONNECTION: _ASK,
         Case.PATCH_CLOSED: _REFUSE,
         Case.PATCH_OUTSIDE: _ASK,
         Case.PATCH_INSIDE: _ASK,
@@ -143,6 +158,8 @@ def case_of(action: Action, policy: SandboxPolicy, safety: Safety) -> Case:  # n
         return Case.RULED_ASK
     if safety.ruled is Decision.ALLOW and not action.escalated:
         return Case.RULED_IN
+    if action.tool == NETWORK_TOOL:
+        return Case.CONNECTION
     if policy.mode is SandboxMode.DANGER_FULL_ACCESS:
         return Case.FULL_DANGEROUS if dangerous else Case.FULL
     if action.escalated:
@@ -160,7 +177,10 @@ class _TablePolicy(ApprovalPolicy):
         """Look up the verdict on *action* under *policy*."""
         if action.writes:
             return self._review_patch(action, policy)
-        safety = action.safety or classify(action.argv, policy, cwd=action.cwd)
+        if action.tool == NETWORK_TOOL:
+            safety = action.safety or Safety(SafetyClass.ASK, str(Case.CONNECTION))
+        else:
+            safety = action.safety or classify(action.argv, policy, cwd=action.cwd)
         case = case_of(action, policy, safety)
         cell = TABLE[self.mode][case]
         why = str(case) if case in _SPEAK_FOR_THEMSELVES else safety.reason
