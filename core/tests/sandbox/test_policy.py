@@ -429,7 +429,9 @@ def test_importing_the_module_loads_nothing_heavy() -> None:
 NAMES = st.sampled_from(["a", "b", ".git", ".GIT", ".codex", "real", "é", "x y"])
 PATHS = st.lists(NAMES, min_size=1, max_size=4).map("/".join)
 LINKS = st.lists(
-    st.tuples(PATHS, st.sampled_from(["a", "real", "../b", ".", "..", "/", "missing/x", ".git"])), max_size=4
+    # No link leads out of the tree: what is grown later would follow it.
+    st.tuples(PATHS, st.sampled_from(["a", "real", "../b", ".", "missing/x", ".git"])),
+    max_size=4,
 )
 
 

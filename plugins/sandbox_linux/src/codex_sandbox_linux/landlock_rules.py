@@ -12,7 +12,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from landlock import FSAccess, Ruleset
+from landlock import FSAccess, LandlockError, Ruleset
 
 from codex_sandbox_linux import kernel
 from codex_sandbox_linux.namespaces import TERMINAL
@@ -93,7 +93,9 @@ def _allow(ruleset: Ruleset, path: str, rights: FSAccess) -> None:
         if not os.path.isdir(path):
             rights &= _FILE
         _library(lambda: ruleset.allow(path, rules=rights & ruleset.restrict_rules))
-    except (FileNotFoundError, PermissionError):
+    except LandlockError:
+        raise
+    except OSError:
         return  # what cannot be opened gets no rule, so it stays closed
 
 
