@@ -180,9 +180,18 @@ def test_plain_reading_is_known_to_be_harmless(line: str, tmp_path: Path) -> Non
     assert judged.level is SafetyClass.SAFE, judged.reason
 
 
+def test_a_line_that_doubles_a_variable_again_and_again_is_read_within_bounds() -> None:
+    doubling = "; ".join(f"X{number}=$X{number - 1}$X{number - 1}" for number in range(1, 60))
+    assert danger_in_line(f"X0=abcdefgh; {doubling}; echo $X59") is None
+    assert danger_in_line(f"X0=abcdefgh; {doubling}; echo $X59; rm -rf x") is not None
+
+
 def test_every_command_that_a_line_could_run_is_found() -> None:
-    found = possible_commands(["bash", "-lc", "sudo env A=b git push && x=$(curl u) | xargs -n1 sh -c 'make all'"])
+    found, complete = possible_commands(
+        ["bash", "-lc", "sudo env A=b git push && x=$(curl u) | xargs -n1 sh -c 'make all'"]
+    )
     assert {("git", "push"), ("curl", "u"), ("make", "all")} <= set(found)
+    assert complete
 
 
 # Differential tests

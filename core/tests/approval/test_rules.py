@@ -84,6 +84,12 @@ def test_a_rule_that_forbids_finds_its_command_wherever_it_hides(line: str) -> N
     assert (safety.ruled, safety.reason) == (Decision.FORBID, "people push")
 
 
+def test_what_is_nested_too_deeply_to_be_checked_is_forbidden_where_rules_restrict() -> None:
+    line = "nice " * 40 + "git push"
+    assert look(line, FORBID_PUSH).safety.ruled is Decision.FORBID
+    assert look(line, ALLOW_MAKE).safety.ruled is None
+
+
 def test_the_strictest_rule_wins_whatever_the_order() -> None:
     prompt = '[[rule]]\npattern = ["make"]\ndecision = "prompt"\n'
     for text in (ALLOW_MAKE + prompt, prompt + ALLOW_MAKE):

@@ -42,11 +42,14 @@ def assess(action: Action, policy: SandboxPolicy, rules: Rules, *, environ: Mapp
     around = Surroundings(policy, action.cwd, environ, home)
     known = judge(action.argv, around)
     simple = _simple_programs(action.argv)
-    possible = possible_commands(action.argv)
+    possible, complete = possible_commands(action.argv)
     shown = tuple(program.words for program in simple) or tuple(possible)
     rules = rules.live(now())
     strict = _strict_rules((*shown, *possible), action, rules, around)
-    if strict:
+    if not complete and rules.restrict():
+        reason = "it is nested too deeply to be checked against the rules"
+        safety = Safety(known.level, reason, ruled=Decision.FORBID)
+    elif strict:
         safety = Safety(known.level, _say(strict[0]), strict[0].source, strict[0].decision)
     else:
         safety = _allowed(action, simple, rules, around) or known

@@ -32,6 +32,8 @@ UNKNOWN = "\0"
 _BREAK = "\x1f"
 """Where an unquoted expansion is split into several words."""
 _BRACES_AT_MOST = 256
+_EXPANDED_AT_MOST = 1_000_000
+"""Characters that variables may become in one line."""
 
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9_./:@%+,-][A-Za-z0-9_./:@%+,=-]*")
 """Unquoted text that means itself in bash, dash, ksh and zsh."""
@@ -265,6 +267,7 @@ class _Surveyor:
         self.variables: dict[str, str] = {"HOME": "~"}
         self.pipelines: list[tuple[Stage, ...]] = []
         self.multiplies = False
+        self.room = _EXPANDED_AT_MOST
 
     def visit(self, node: Node) -> None:
         """Collect the pipelines below *node*, in the order of the line."""
@@ -456,7 +459,9 @@ class _Surveyor:
             return UNKNOWN
         name = _text(names[0])
         if name in self.variables:
-            return self.variables[name]
+            # A line can double a variable as often as it has room for.
+            self.room -= len(self.variables[name])
+            return self.variables[name] if self.room > 0 else UNKNOWN
         default = node.named_children[-1]
         if len(node.named_children) > 1 and default.type not in {"variable_name", "special_variable_name"}:
             return self.value(default)

@@ -31,8 +31,10 @@ if TYPE_CHECKING:
 
     from codex_core.approval.command import Stage
 
-_DEEPEST = 16
+_DEEPEST = 10
 """Shells within shells, and wrappers within wrappers, beyond this are dangerous by themselves."""
+_WORDS_TRIED = 16
+"""How many words may be the inner command, where a wrapper's options are not understood."""
 _SCRIPT_FROM_INPUT = frozenset(
     {"", "-", "-s", "-x", "-e", "-i", "-l", "-u", "--", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"}
 )
@@ -191,7 +193,7 @@ def unwrapped(argv: Sequence[str], depth: int = 0) -> Iterator[tuple[str, ...]]:
     if name in {"find", "fd", "fdfind", "gfind"}:
         inner_commands = list(_executed_by_find(argv))
     elif (wrapper := wrapper_named(name)) is not None:
-        inner_commands = [tuple(argv[at:]) for at in range(1, min(len(argv), _DEEPEST))]
+        inner_commands = [tuple(argv[at:]) for at in range(1, min(len(argv), _WORDS_TRIED))]
         with suppress(NotSafeError):
             inner_commands = [wrapper.unwrap(argv[1:])]
         if name == "env":
@@ -241,16 +243,18 @@ def nested_lines(command: Sequence[str]) -> list[str]:
     if name not in kinds().lines:
         return []
     words = [word.partition("=")[2] or word if name == "alias" else word for word in command[1:]]
-    suffixes = [" ".join(words[at:]) for at in range(min(len(words), _DEEPEST))]
+    suffixes = [" ".join(words[at:]) for at in range(min(len(words), _WORDS_TRIED))]
     return [*suffixes, *(word for word in words if " " in word)]
 
 
-def possible_commands(argv: Sequence[str]) -> list[tuple[str, ...]]:
-    """Give everything that *argv* could run, as far as it can be made out, itself first."""
+def possible_commands(argv: Sequence[str]) -> tuple[list[tuple[str, ...]], bool]:
+    """Give everything that *argv* could run, itself first, and whether that is all that can be made out."""
     found: list[tuple[str, ...]] = []
-    with suppress(Danger, RecursionError):
+    try:
         _collect(tuple(argv), 0, found)
-    return found
+    except (Danger, RecursionError):
+        return found, False
+    return found, True
 
 
 def _collect(argv: tuple[str, ...], depth: int, found: list[tuple[str, ...]]) -> None:

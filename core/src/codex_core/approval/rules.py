@@ -107,6 +107,10 @@ class Rules:
         """Leave out the rules that have expired at a point in time."""
         return Rules(tuple(rule for rule in self.rules if rule.expires is None or at < rule.expires))
 
+    def restrict(self) -> bool:
+        """Say whether any rule asks or forbids."""
+        return any(rule.decision is not Decision.ALLOW for rule in self.rules)
+
     def about(self, words: Sequence[str], cwd: str | None, *, found: str | None = None) -> tuple[Rule, ...]:
         """Give the rules that speak about a command, the strictest first."""
         return strictest_first(rule for rule in self.rules if words and rule.matches(words, cwd, found=found))
