@@ -68,7 +68,7 @@ def main() -> None:
         inside, outside = LinuxLauncher(policy, HelperForge()), DirectLauncher()
         proxy = "13128"
 
-        def seconds(confined: bool, size: int, count: int) -> float:  # noqa: FBT001 - one of two
+        def seconds(size: int, count: int, *, confined: bool) -> float:
             words = ("127.0.0.1", str(port), proxy if confined else "", str(size), str(count))
             command = Command((sys.executable, "-I", "-S", "-c", CLIENT, *words), folder, dict(os.environ))
             result = run(inside if confined else outside, command, timeout=120)
@@ -77,11 +77,11 @@ def main() -> None:
 
         ratios = []
         for _ in range(ROUNDS):
-            direct, through = seconds(False, SIZE, 1), seconds(True, SIZE, 1)
+            direct, through = seconds(SIZE, 1, confined=False), seconds(SIZE, 1, confined=True)
             ratios.append(direct / through)
             print(f"direct {SIZE / direct / 1e9:5.2f} GB/s   through the filter {SIZE / through / 1e9:5.2f} GB/s")
         print(f"throughput through the filter / direct: {statistics.median(ratios):.2f}")
-        direct, through = seconds(False, 1, 500), seconds(True, 1, 500)
+        direct, through = seconds(1, 500, confined=False), seconds(1, 500, confined=True)
         print(f"one connection: direct {direct * 2:.2f} ms, through the filter {through * 2:.2f} ms")
         inside.close()
 

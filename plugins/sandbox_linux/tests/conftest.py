@@ -148,6 +148,10 @@ class Box:
         allow_degraded: Sequence[str] = (),
         forge: str = "local",
         cwd: str = "",
+        allowed_domains: Sequence[str] = (),
+        denied_domains: Sequence[str] = (),
+        allowed_unix_sockets: Sequence[str] = (),
+        nameservers: Sequence[tuple[str, int]] = (),
     ) -> Strength:
         """Make a launcher for the workspace, in place of the one before."""
         settings = SandboxSettings(
@@ -157,9 +161,13 @@ class Box:
             exclude_slash_tmp=True,
             exclude_tmpdir_env_var=True,
             allow_degraded=tuple(allow_degraded),
+            allowed_domains=tuple(allowed_domains),
+            denied_domains=tuple(denied_domains),
+            allowed_unix_sockets=tuple(allowed_unix_sockets),
         )
         strength: Strength
-        self.policy, strength = self.ask("open", settings, cwd or self.ws, self.codex_home, forge)
+        arguments = (settings, cwd or self.ws, self.codex_home, forge, tuple(nameservers))
+        self.policy, strength = self.ask("open", *arguments)
         return strength
 
     def close(self) -> None:

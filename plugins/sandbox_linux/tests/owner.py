@@ -34,11 +34,18 @@ class Owner:
         self._launcher: Launcher = DirectLauncher()
         self._running: Running | None = None
 
-    def open(self, settings: SandboxSettings, cwd: str, codex_home: str, forge: str) -> tuple[SandboxPolicy, Strength]:
+    def open(
+        self,
+        settings: SandboxSettings,
+        cwd: str,
+        codex_home: str,
+        forge: str,
+        nameservers: tuple[tuple[str, int], ...] = (),
+    ) -> tuple[SandboxPolicy, Strength]:
         self.close()
         policy = build_policy(settings, cwd=cwd, environ={}, codex_home=codex_home)
         made = LocalForge() if forge == "local" else HelperForge()
-        self._launcher = launcher_module.LinuxLauncher(policy, made)
+        self._launcher = launcher_module.LinuxLauncher(policy, made, nameservers=nameservers)
         return policy, self._launcher.strength
 
     def close(self) -> None:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Final
 from codex_core.sandbox.policy import closed_socket
 from codex_core.types import Denial, Network, Operation
 
-from codex_sandbox_linux import kernel, observe
+from codex_sandbox_linux import gateway, kernel, observe
 
 if TYPE_CHECKING:
     from codex_core.sandbox.policy import SandboxPolicy
@@ -62,6 +62,7 @@ _ANY_COOKIE: Final = (1 << 64) - 1
 _DIAG_HEAD: Final = struct.Struct("<IHHII")
 _DIAG_ANSWER: Final = struct.Struct("<BBBBIQ")
 
+_KNOWN_LISTENER: Final = (gateway.ADDRESSES[socket.AF_INET], gateway.PROXY_PORT)
 _HANDED_IN: Final = "a socket that was handed in"
 _SOCKET_RULE: Final = "sockets of programs outside the sandbox are closed"
 
@@ -244,16 +245,31 @@ class Supervisor:
         found = self._diagnose(known.inode, known.cookie)
         return found is not None and found[0] == _LISTENING and (isinstance(key, bytes) or found[2] == key)
 
-    def _diagnose(self, inode: int, cookie: int) -> tuple[int, int, tuple[int, int] | None] | None:
-        """Give state, cookie and file (device, inode) of a unix socket; None if there is none."""
-        request = struct.pack("<BBHIIIQ", socket.AF_UNIX, 0, 0, 0xFFFF_FFFF, inode, _UDIAG_SHOW_NAME_AND_VFS, cookie)
+    def _listens(self, host: str, port: int) -> bool:
+        """Whether somebody inside listens on a TCP port; also where the kernel does not tell."""
+        return self._finds_listener(host, port) or not self._finds_listener(*_KNOWN_LISTENER)
+
+    def _finds_listener(self, host: str, port: int) -> bool:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        head = struct.pack("<BBBBI", family, socket.IPPROTO_TCP, 0, 0, 0xFFFF_FFFF)
+        there = struct.pack(">HH", port, 0) + socket.inet_pton(family, host).ljust(16, b"\0") + bytes(16 + 4)
+        return self._ask_kernel(head + there + struct.pack("<Q", _ANY_COOKIE)) is not None
+
+    def _ask_kernel(self, request: bytes) -> bytes | None:
+        """Ask for one socket (sock_diag(7)); None where there is no such socket."""
         size = _DIAG_HEAD.size + len(request)
         try:
             self._diagnostics.send(_DIAG_HEAD.pack(size, _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, 0, 0) + request)
             answer = self._diagnostics.recv(4096)
         except OSError:
             return None
-        if _DIAG_HEAD.unpack_from(answer)[1] != _SOCK_DIAG_BY_FAMILY:
+        return answer if _DIAG_HEAD.unpack_from(answer)[1] == _SOCK_DIAG_BY_FAMILY else None
+
+    def _diagnose(self, inode: int, cookie: int) -> tuple[int, int, tuple[int, int] | None] | None:
+        """Give state, cookie and file (device, inode) of a unix socket; None if there is none."""
+        request = struct.pack("<BBHIIIQ", socket.AF_UNIX, 0, 0, 0xFFFF_FFFF, inode, _UDIAG_SHOW_NAME_AND_VFS, cookie)
+        answer = self._ask_kernel(request)
+        if answer is None:
             return None
         _, _, state, _, _, found_cookie = _DIAG_ANSWER.unpack_from(answer, _DIAG_HEAD.size)
         file = None
@@ -274,10 +290,7 @@ class Supervisor:
             connecting = self._fetch(identity, thread, descriptor)
             held.callback(self._discard, connecting)
             if connecting.family != socket.AF_UNIX:
-                if self._policy.network is not Network.ON and not self._is_inside(connecting):
-                    raise self._denied(_host_and_port(raw) or _HANDED_IN)
-                if self._link is not None:
-                    raw = self._link.way(connecting, raw, _host_and_port(raw))
+                raw = self._internet_address(connecting, raw)
             elif int.from_bytes(raw[:_FAMILY_SIZE], "little") != socket.AF_UNIX:
                 raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
             else:
@@ -300,6 +313,13 @@ class Supervisor:
                     self._note([denial] if denial else [])
                 raise
         self._respond(identity, 0)
+
+    def _internet_address(self, connecting: socket.socket, raw: bytes) -> bytes:
+        """Give the address to connect a socket to that is no unix socket; else deny."""
+        target = _host_and_port(raw)
+        if self._policy.network is not Network.ON and not self._is_inside(connecting):
+            raise self._denied(target or _HANDED_IN)
+        return raw if self._link is None else self._link.way(connecting, raw, target, self._listens)
 
     def _own_address(
         self, identity: int, thread: int, connecting: socket.socket, name: bytes, held: contextlib.ExitStack

@@ -102,14 +102,11 @@ class Desk:
 
     def _judge(self, host: Host, port: int) -> tuple[str, Ruling]:
         """Judge a name; or an address, by itself and by the names that led to it."""
-        ruling = self._rules.judge(host, port)
-        if isinstance(host, str) or ruling.allowed:
-            return str(host), ruling
-        for name in self._pins.get(host, ()):
+        for name in () if isinstance(host, str) else self._pins.get(host, ()):
             by_name = self._rules.judge(name, port)
             if by_name.allowed:
                 return name, by_name
-        return str(host), ruling
+        return str(host), self._rules.judge(host, port)
 
     def _passable(self, name: str, port: int, addresses: tuple[Address, ...]) -> tuple[Address, ...]:
         """Give the addresses that *name* may lead to; raises RefusedError where there is none."""

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Final
 
 from codex_core.errors import SandboxUnavailableError
 from codex_core.sandbox.addresses import plain
-from codex_core.sandbox.domains import Rules, join_port
+from codex_core.sandbox.domains import LOCALHOST, Rules, join_port
 from codex_core.types import Contact, Denial, Operation
 
 from codex_sandbox_linux import channel, gateway, helper
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from codex_core.sandbox.addresses import Address
     from codex_core.sandbox.policy import SandboxPolicy
@@ -138,11 +138,14 @@ class Link:
             self._refuse(host, port, ruling.rule, ruling.cure)
         return ruling.allowed
 
-    def way(self, connecting: socket.socket, raw: bytes, target: str) -> bytes:
+    def way(
+        self, connecting: socket.socket, raw: bytes, target: str, listens_inside: Callable[[str, int], bool]
+    ) -> bytes:
         """Give the address to connect a socket to: in the place of a *target* outside, where the filter listens.
 
         *raw* is the address that the program gave, *target* the same as ``host:port``, empty if it is none.  The
-        filter is told first which connection will come, and from where, so that it never has to guess.
+        filter is told first which connection will come, and from where, so that it never has to guess.  A loopback
+        address is outside if it is listed and nobody inside listens there.
 
         Raises OSError where the target is not allowed.
         """
@@ -150,20 +153,23 @@ class Link:
             return raw
         host, _, number = target.rpartition(":")
         address, port = plain(ipaddress.ip_address(host.strip("[]"))), int(number)
-        if address.is_loopback or address.is_unspecified:
+        near = address.is_loopback or address.is_unspecified
+        if near and (not self._rules.lists(address, port) or listens_inside(str(address), port)):
             return raw
-        if not self._allows(address, port):
+        if not near and not self._allows(address, port):
             raise OSError(errno.EACCES, os.strerror(errno.EACCES))
         version = socket.AF_INET if address.version == 4 else socket.AF_INET6  # noqa: PLR2004 - IPv4
-        near = gateway.ADDRESSES[version]
+        local = gateway.ADDRESSES[version]
         if connecting.family != version:  # an IPv6 socket that speaks IPv4
-            near = f"::ffff:{near}"
+            local = f"::ffff:{local}"
         if not connecting.getsockname()[1]:
-            connecting.bind((near, 0))
-        words = ("target", str(address.version), str(connecting.getsockname()[1]), str(address), str(port))
-        if not self._say(*words):
+            connecting.bind((local, 0))
+        outside = str(address)
+        if near and self._rules.judge(LOCALHOST, port).allowed:  # whichever of this machine's two it listens on
+            outside = LOCALHOST
+        if not self._say("target", str(address.version), str(connecting.getsockname()[1]), outside, str(port)):
             raise OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))
-        return _socket_address(connecting.family, near, gateway.TRANSPARENT_PORT)
+        return _socket_address(connecting.family, local, gateway.TRANSPARENT_PORT)
 
     def forget(self) -> None:
         """Forget what belonged to the last command, and break off its connections."""

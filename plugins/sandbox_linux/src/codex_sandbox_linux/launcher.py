@@ -23,7 +23,7 @@ from codex_core.types import Ended, Network
 from codex_sandbox_linux import channel, gateway, kernel
 from codex_sandbox_linux.allowed_sockets import AllowedSockets
 from codex_sandbox_linux.connections import MOST_DENIALS, Supervisor
-from codex_sandbox_linux.plan import Plan, Rung, make_plan, refusals, strength
+from codex_sandbox_linux.plan import Plan, Rung, make_plan, no_filter, refusals, strength
 from codex_sandbox_linux.seccomp import Supervision
 from codex_sandbox_linux.usage import LIMITS
 from codex_sandbox_linux.watch import Watch
@@ -188,6 +188,8 @@ def establish(forge: Forge, outside: Outside) -> tuple[Jail, Strength]:
     for rung in Rung:
         if rung is Rung.ROOT_NAMESPACES and os.geteuid() != 0:
             continue
+        if rung is Rung.FLOOR and outside.filter is not None:
+            raise SandboxUnavailableError(no_filter("; ".join(failures)))
         try:
             jail = _make(forge, outside, make_plan(policy, rung))
         except OSError as error:

@@ -147,13 +147,16 @@ _CURE: Final = (
 )
 
 
+def no_filter(why: str) -> str:
+    """Say that a filtered network cannot be had without namespaces, and the cure."""
+    return f"allowed_domains and denied_domains need a network namespace, and this host allows none ({why}); {_CURE}"
+
+
 def refusals(policy: SandboxPolicy, stated: Strength) -> tuple[str, ...]:
     """Name what *policy* needs and *stated* lacks, unless the configuration accepts the loss."""
     needed = [promise for promise in _NEEDED if promise in stated.lost and promise not in policy.allow_degraded]
     if policy.mode is not SandboxMode.WORKSPACE_WRITE and Promise.PROTECTED_PATHS in needed:
         needed.remove(Promise.PROTECTED_PATHS)  # nothing is writable, so nothing needs closing
-    if policy.network is Network.FILTERED and stated.rung == Rung.FLOOR:
-        return (f"allowed_domains and denied_domains need a network namespace, and this host allows none; {_CURE}",)
     return tuple(
         f'{stated.lost[promise]}; {_CURE}, or accept it with [sandbox_linux] allow_degraded = ["{promise}"]'
         for promise in needed
