@@ -43,7 +43,7 @@ def assess(action: Action, policy: SandboxPolicy, rules: Rules, *, environ: Mapp
     known = judge(action.argv, around)
     simple = _simple_programs(action.argv)
     possible, complete = possible_commands(action.argv)
-    shown = tuple(program.words for program in simple) or tuple(possible)
+    shown = tuple(program.words for program in simple) or tuple(possible[1:]) or (action.argv,)
     rules = rules.live(now())
     strict = _strict_rules((*shown, *possible), action, rules, around)
     if not complete and rules.restrict():

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
 from codex_core.agent.review import RULES_FOLDER, Reviewer, load_rules, reviewer
+from codex_core.approval.command import UNKNOWN
 from codex_core.approval.memory import add_rule, remove_rule
 from codex_core.approval.rules import parse_rules
 from codex_core.approval.visible import visible
@@ -117,7 +119,7 @@ def check(loaded: Loaded, command: tuple[str, ...]) -> dict[str, Any]:
         "decision": verdict.decision.name.casefold(),
         "class": CLASSES[assessment.safety.level],
         "unsandboxed": verdict.unsandboxed,
-        "programs": [[visible(word) for word in words] for words in assessment.programs],
+        "programs": [[word.replace(UNKNOWN, "…") for word in words] for words in assessment.programs],
         "reasons": [{"text": text, "source": source} for text, source in reasons],
     }
 
@@ -137,7 +139,7 @@ def _reviewer(loaded: Loaded) -> Reviewer:
 def render_check(answer: dict[str, Any]) -> str:
     """Give the answer of :func:`check` as lines."""
     lines = [f"{answer['decision']}  ({answer['class']})"]
-    lines += [f"  runs {' '.join(words)}" for words in answer["programs"]]
+    lines += [f"  runs {visible(shlex.join(words))}" for words in answer["programs"]]
     lines += [f"  {reason['text']}  [{reason['source']}]" for reason in answer["reasons"]]
     return "\n".join(lines) + "\n"
 
