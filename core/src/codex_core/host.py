@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from codex_core import discovery
 from codex_core.approval.combine import combine
 from codex_core.config.defaults import os_backend
 from codex_core.errors import CodexError, PluginError, PluginLoadError, SandboxUnavailableError
@@ -41,13 +42,15 @@ from codex_core.hookspecs import (
 from codex_core.types import Decision, Promise, SandboxMode, Strength, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from codex_core.config.sources import ConfigContext, Layer
     from codex_core.events import Event
     from codex_core.sandbox.policy import SandboxPolicy
     from codex_core.telemetry.emitter import EventSink
     from codex_core.types import Action, Launcher
+
+    Refusal = Callable[[str], object | None]
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +145,8 @@ class Host:
     Hooks are called on the thread of the caller.  Every error message is one line.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, refused: Refusal | None = None) -> None:
+        self._refused = refused
         self.config_sources = ExtensionPoint(ConfigSource)
         self.sandbox_backends = ExtensionPoint(SandboxBackend)
         self.approval_policies = ExtensionPoint(ApprovalPolicy)
@@ -154,18 +158,21 @@ class Host:
         self._silent_gates: dict[str, Verdict] = {}
 
     @classmethod
-    def for_config(cls, config: Selectable) -> Host:
+    def for_config(cls, config: Selectable, refused: Refusal | None = None) -> Host:
         """Load what the configuration names; raises as :meth:`load`."""
-        return cls.load(select(config, os_backend()))
+        return cls.load(select(config, os_backend()), refused)
 
     @classmethod
-    def load(cls, choices: Iterable[Choice]) -> Host:
+    def load(cls, choices: Iterable[Choice], refused: Refusal | None = None) -> Host:
         """Build a host and load the chosen plugins.
+
+        *refused* says why plugins of a distribution may not be used, and None where they may; it is asked
+        before anything of it is imported (see ``Constraints.check_plugin``).
 
         Raises PluginError, or SandboxUnavailableError for a backend.  An observer or a frontend that cannot be
         loaded is logged, and a gate that cannot be loaded forbids.
         """
-        host = cls()
+        host = cls(refused)
         for choice in choices:
             if choice.namespace == ToolGate.namespace:
                 host._load_gate(choice.name)
@@ -176,6 +183,7 @@ class Host:
     def _load(self, choice: Choice) -> None:
         point = next(point for point in self.points if point.namespace == choice.namespace)
         try:
+            self._require_allowed(choice.namespace, choice.name)
             point.load(choice.name)
         except PluginError as error:
             if choice.namespace == SandboxBackend.namespace:
@@ -186,9 +194,18 @@ class Host:
 
     def _load_gate(self, name: str) -> None:
         try:
+            self._require_allowed(ToolGate.namespace, name)
             self.tool_gates.load(name)
         except PluginError as error:
             self._silent_gates[name] = Verdict(Decision.FORBID, str(error), f"gate:{name}")
+
+    def _require_allowed(self, namespace: str, name: str) -> None:
+        """Raise PluginLoadError where a plugin comes from a distribution that may not be used."""
+        if self._refused is None:
+            return
+        reason = self._refused(discovery.find(namespace, name).distribution)
+        if reason is not None:
+            raise PluginLoadError(namespace, name, str(reason))
 
     @property
     def points(self) -> tuple[ExtensionPoint[Any], ...]:

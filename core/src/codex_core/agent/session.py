@@ -15,7 +15,7 @@ import threading
 import time
 import uuid
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from codex_core import __version__
 from codex_core.agent import files
@@ -108,7 +108,8 @@ class Session:
             codex_home=loaded.codex_home,
             code_locations=code_locations(),
         )
-        self.host = Host.for_config(self.config) if host is None else host
+        self._constraints = loaded.constraints
+        self.host = Host.for_config(self.config, self._constraints.check_plugin) if host is None else host
         self._reviewer = reviewer(loaded, self.policy, self.host)
         self._memory = SessionMemory()
         self._rule_file = os.path.join(loaded.codex_home, RULES_FOLDER, REMEMBERED)
@@ -117,7 +118,7 @@ class Session:
         self._confined: Launcher | None = None
         self._closed = False
         self._direct = DirectLauncher()
-        self._emitter = self._open_emitter()
+        self._emitter = self._open_emitter(loaded.exporter_settings())
         self._announce()
         self.notices = (*self.policy.notices, *_import_early(self.policy))
         """What a person should know before the first command, one line each."""
@@ -279,6 +280,9 @@ class Session:
         self, action: Action, verdict: Verdict, env: Mapping[str, str], timeout: float | None, stdio: _Stdio
     ) -> CommandResult:
         launcher = self._launcher(outside=verdict.unsandboxed)
+        violation = self._constraints.check_strength(launcher.strength)
+        if violation is not None:
+            raise NotPermittedError(f"not permitted: {violation}")
         settings, backend = self.config.environment_settings(), launcher.strength.backend
         inherited = child_environment(self._environ, settings, self.policy, backend)
         command = Command(action.argv, action.cwd, {**inherited, **env})
@@ -324,10 +328,9 @@ class Session:
                 self._confined = self.host.launcher(self.policy)
             return self._confined
 
-    def _open_emitter(self) -> Emitter:
+    def _open_emitter(self, settings: Mapping[str, Any]) -> Emitter:
         otel = self.config.otel
         resource = {"service.name": "codex_core", "service.version": __version__, "env": otel.environment}
-        settings = otel.exporter_table(otel.exporter).model_dump(exclude_none=True, by_alias=True)
         return Emitter(
             str(uuid.uuid4()),
             self.host.open_sink(settings, resource),

@@ -42,19 +42,19 @@ Show, check and edit the configuration.
   schema [KIND]        JSON Schema, for editors: of config.toml, or of requirements
   path                 where the user's file is; with --all every file, and whether it is there
 
-Values of commands are shown as TOML, with --json as JSON.  --strict-config makes unknown keys errors."""
+Values are shown as TOML, with --json as JSON."""
 
-_OWN = (("--json", "print JSON"), ("--strict-config", "take an unknown key for an error"))
-_FLAGS = ("--json", "--effective", "--origins", "--all", "--strict-config", "--help", "-h")
+_OWN = (("--json", "print JSON"),)
+_FLAGS = ("--json", "--effective", "--origins", "--all", "--help", "-h")
 _VALUED = ("--layer", "--as")
 _KINDS = {"config.toml": "user", "managed_config.toml": "managed", "requirements.toml": "requirements"}
 _OF_COMMAND = {
-    "show": {"--json", "--effective", "--origins", "--layer", "--strict-config"},
-    "get": {"--json", "--strict-config"},
+    "show": {"--json", "--effective", "--origins", "--layer"},
+    "get": {"--json"},
     "set": set[str](),
     "unset": set[str](),
     "check": {"--json", "--as"},
-    "audit": {"--json", "--strict-config"},
+    "audit": {"--json"},
     "schema": set[str](),
     "path": {"--json", "--all"},
 }
@@ -79,7 +79,7 @@ class _Call:
             overrides=self.asked.overrides,
             environ=self.context.environ,
             system_root=self.context.system_root,
-            strict=self.has("--strict-config"),
+            strict=self.asked.strict,
         )
 
     def expect(self, count: int, synopsis: str) -> None:

@@ -28,11 +28,12 @@ HELP = (
     ("-C", "--cd", "DIR", "work in DIR"),
     ("", "--add-dir", "DIR", "let commands write to DIR as well; may be repeated"),
     ("", "--dangerously-bypass-approvals-and-sandbox", "", "no sandbox and no questions; also --yolo"),
+    ("", "--strict-config", "", "take an unknown key of the configuration for an error"),
 )
 _YOLO = "--dangerously-bypass-approvals-and-sandbox"
 _LONG = {short: name for short, name, _, _ in HELP if short} | {"--yolo": _YOLO}
 _VALUED = frozenset(name for _, name, metavar, _ in HELP if metavar)
-_FLAGS = frozenset({_YOLO})
+_FLAGS = frozenset(name for _, name, metavar, _ in HELP if not metavar)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,8 @@ class Given:
     cwd: str
     """Absolute."""
     overrides: tuple[Override, ...]
+    strict: bool = False
+    """Whether an unknown key is an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +111,8 @@ def given(pairs: Iterable[tuple[str, str]]) -> Given:
     folders = [value for name, value in pairs if name == "--cd"]
     cwd = _absolute(folders[-1] if folders else "")
     first = [parse_override(value) for name, value in pairs if name == "--config"]
-    return Given(cwd, (*first, *(override for name, value in pairs for override in _overrides(name, value))))
+    dedicated = (override for name, value in pairs for override in _overrides(name, value))
+    return Given(cwd, (*first, *dedicated), strict="--strict-config" in names)
 
 
 def _overrides(name: str, value: str) -> tuple[Override, ...]:
@@ -172,7 +176,7 @@ def load_given(asked: Given) -> Loaded:
     """Load the configuration for what was asked; warnings go to stderr.  Raises ConfigError."""
     from codex_core.config import load_config
 
-    loaded = load_config(cwd=asked.cwd, overrides=asked.overrides)
+    loaded = load_config(cwd=asked.cwd, overrides=asked.overrides, strict=asked.strict)
     for warning in loaded.warnings:
         warn(warning)
     return loaded

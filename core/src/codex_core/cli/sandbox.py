@@ -14,7 +14,7 @@ from codex_core import discovery
 from codex_core.cli import options
 from codex_core.config import quick
 from codex_core.config.defaults import os_backend
-from codex_core.errors import PluginConflictError, PluginNotFoundError, UsageError
+from codex_core.errors import NotPermittedError, PluginConflictError, PluginNotFoundError, UsageError
 from codex_core.sandbox.environment import EnvironmentSettings, child_environment
 from codex_core.sandbox.policy import build_policy
 from codex_core.types import Command, SandboxMode
@@ -22,6 +22,7 @@ from codex_core.types import Command, SandboxMode
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from codex_core.config.requirements import Constraints
     from codex_core.sandbox.policy import SandboxPolicy, SandboxSettings
     from codex_core.types import CommandResult
 
@@ -66,7 +67,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(asked: options.Given, words: Sequence[str]) -> int:
-    settings, environment, codex_home = _settings(asked)
+    settings, environment, codex_home, constraints = _settings(asked)
     policy = build_policy(
         settings,
         cwd=asked.cwd,
@@ -85,14 +86,21 @@ def _run(asked: options.Given, words: Sequence[str]) -> int:
         from codex_core.sandbox.terminal import attach
 
         return attach(DirectLauncher(), command).returncode
+    if constraints is not None and constraints.requirements:
+        return _by_host(policy, command, backend, constraints)
     try:
         plugin = discovery.find(_COMMANDS, backend)
     except PluginNotFoundError:
-        return _by_host(policy, command, backend)
+        return _by_host(policy, command, backend, None)
     if plugin.distribution != discovery.find(_BACKENDS, backend).distribution:
         reason = f"it comes from {plugin.distribution}, and the backend does not: uninstall one of them"
         raise PluginConflictError(_COMMANDS, backend, reason)
     result: CommandResult = discovery.load(plugin)(policy, command)  # type: ignore[operator]  # the namespace's promise
+    return _told(result)
+
+
+def _told(result: CommandResult) -> int:
+    """Say what a person should know about a result; its exit status."""
     if result.ended.limit:
         options.say(f"ended: it went over limits.{result.ended.limit}")
     for denial in result.denials:
@@ -100,23 +108,27 @@ def _run(asked: options.Given, words: Sequence[str]) -> int:
     return result.returncode
 
 
-def _settings(asked: options.Given) -> tuple[SandboxSettings, EnvironmentSettings, str]:
+def _settings(asked: options.Given) -> tuple[SandboxSettings, EnvironmentSettings, str, Constraints | None]:
     found = quick.settings(cwd=asked.cwd, overrides=asked.overrides)
     if found is not None:
-        return found.sandbox, EnvironmentSettings(), found.codex_home
+        return found.sandbox, EnvironmentSettings(), found.codex_home, None
     loaded = options.load_given(asked)
-    return loaded.config.sandbox_settings(), loaded.config.environment_settings(), loaded.codex_home
+    config = loaded.config
+    return config.sandbox_settings(), config.environment_settings(), loaded.codex_home, loaded.constraints
 
 
-def _by_host(policy: SandboxPolicy, command: Command, backend: str) -> int:
-    """Take the long way, for a backend that has no command of its own."""
+def _by_host(policy: SandboxPolicy, command: Command, backend: str, constraints: Constraints | None) -> int:
+    """Take the long way: for a backend that has no command of its own, and where constraints have a say."""
     from codex_core.hookspecs import SandboxBackend
     from codex_core.host import Choice, Host
     from codex_core.sandbox.terminal import attach
 
-    host = Host.load([Choice(SandboxBackend.namespace, backend, "sandbox_backend", "the command line asks for it")])
-    launcher = host.launcher(policy)
+    choice = Choice(SandboxBackend.namespace, backend, "sandbox_backend", "the command line asks for it")
+    launcher = Host.load([choice], constraints.check_plugin if constraints else None).launcher(policy)
     try:
-        return attach(launcher, command).returncode
+        violation = constraints.check_strength(launcher.strength) if constraints else None
+        if violation is not None:
+            raise NotPermittedError(f"not permitted: {violation}")
+        return _told(attach(launcher, command))
     finally:
         launcher.close()

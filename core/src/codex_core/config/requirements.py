@@ -129,6 +129,20 @@ class Requirement:
     layer: Layer
     allowed: Requirements
 
+    @property
+    def needs(self) -> dict[str, tuple[Promise, ...]]:
+        """The promises that a sandbox has to keep, by the key that asks for them.
+
+        Hosts that nobody may reach are out of reach only where the sandbox keeps the network closed.
+        """
+        allowed = self.allowed
+        needed = {"minimum_strength": allowed.minimum_strength}
+        if allowed.allow_network_access is False:
+            needed["allow_network_access"] = (Promise.NETWORK,)
+        if allowed.allowed_domains is not None:
+            needed["allowed_domains"] = (Promise.NETWORK,)
+        return needed
+
     def violated(self, key: str, value: Any) -> Violation | None:  # noqa: ANN401 - any configured value
         """Judge the value of one key, by its dotted name."""
         check = _CHECKS.get(key)
@@ -162,11 +176,11 @@ class Constraints:
     def check_strength(self, strength: Strength) -> Violation | None:
         """Judge what a launcher keeps; to be asked before a command runs, also for one outside the sandbox."""
         for requirement in self.requirements:
-            lost = [promise for promise in requirement.allowed.minimum_strength if promise not in strength.kept]
-            if lost:
-                said = f"a run without {', '.join(lost)} ({strength.backend}/{strength.rung})"
-                allowed = "none that loses " + ", ".join(requirement.allowed.minimum_strength)
-                return requirement.refuse("strength", said, "minimum_strength", allowed)
+            for field, promises in requirement.needs.items():
+                lost = [promise for promise in promises if promise not in strength.kept]
+                if lost:
+                    said = f"a run without {', '.join(lost)} ({strength.backend}/{strength.rung})"
+                    return requirement.refuse("strength", said, field, "none that loses " + ", ".join(promises))
         return None
 
     def check_plugin(self, distribution: str) -> Violation | None:
@@ -236,11 +250,9 @@ def _sandbox_mode(one: Requirement, key: str, value: str) -> Violation | None:
     listed: Violation | None = _ALLOWED_MODES(one, key, value)
     if listed is not None or value != SandboxMode.DANGER_FULL_ACCESS:
         return listed
-    if one.allowed.minimum_strength:
-        return one.refuse(key, value, "minimum_strength", "sandboxed modes only")
-    for field in ("allow_network_access", "allowed_domains"):
-        if getattr(one.allowed, field) not in {None, True}:
-            return one.refuse(key, value, field, "modes that confine the network only")
+    for field, promises in one.needs.items():
+        if promises:
+            return one.refuse(key, value, field, "sandboxed modes only")
     return None
 
 
@@ -272,9 +284,9 @@ def _allowed_domains(one: Requirement, key: str, value: Sequence[str]) -> Violat
 
 def _allow_degraded(one: Requirement, key: str, value: Iterable[str]) -> Violation | None:
     for promise in value:
-        if promise in one.allowed.minimum_strength:
-            allowed = "none of " + ", ".join(one.allowed.minimum_strength)
-            return one.refuse(key, str(promise), "minimum_strength", allowed)
+        for field, promises in one.needs.items():
+            if promise in promises:
+                return one.refuse(key, str(promise), field, "none of " + ", ".join(promises))
     return None
 
 

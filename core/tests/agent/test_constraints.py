@@ -1,0 +1,147 @@
+"""What an administrator constrains holds in a session, whatever was configured, asked for or approved."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pytest
+from codex_core.agent.session import Session
+from codex_core.config import load_config
+from codex_core.discovery import Plugin
+from codex_core.errors import ConfigError, NotPermittedError, PluginLoadError, SandboxUnavailableError
+from codex_core.hookspecs import ApprovalPolicy, Exporter, SandboxBackend, hookimpl
+from codex_core.host import Choice, Host
+from codex_core.types import Decision, Strength, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from codex_core.config import Loaded
+    from codex_core.events import Event
+    from codex_core.sandbox.policy import SandboxPolicy
+    from codex_core.types import Action
+
+
+class Lenient(ApprovalPolicy):
+    """Lets everything run outside the sandbox."""
+
+    @hookimpl
+    def review(self, action: Action, policy: SandboxPolicy) -> Verdict:  # noqa: ARG002 - the hook's parameters
+        return Verdict(Decision.ALLOW, "sure", "test", unsandboxed=True)
+
+
+class Sink:
+    dropped = 0
+
+    def export(self, event: Event) -> None:
+        pass
+
+    def flush(self, timeout: float) -> None:
+        pass
+
+    def close(self, timeout: float) -> None:
+        pass
+
+
+class Remembering(Exporter):
+    """Keeps the settings that it is opened with."""
+
+    settings: ClassVar[dict[str, Any]] = {}
+
+    @hookimpl
+    def open_sink(self, settings: Mapping[str, Any], resource: Mapping[str, str]) -> Sink:  # noqa: ARG002 - as above
+        Remembering.settings = dict(settings)
+        return Sink()
+
+
+class Unused(SandboxBackend):
+    """Is never asked for a launcher."""
+
+    @hookimpl
+    def probe(self) -> Strength:
+        return Strength("unused", "none", frozenset())
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Callable[..., Loaded]:
+    """Load the configuration of a machine of its own, with these constraints and these words of the user's."""
+    home, root, work = (tmp_path / name for name in ("home", "root", "work"))
+    (home / ".codex").mkdir(parents=True)
+    (root / "etc" / "codex").mkdir(parents=True)
+    work.mkdir()
+
+    def load(requirements: str = "", user: str = "", **environ: str) -> Loaded:
+        (home / ".codex" / "config.toml").write_text(user)
+        (root / "etc" / "codex" / "requirements.toml").write_text(requirements)
+        return load_config(cwd=str(work), environ={"HOME": str(home), **environ}, system_root=str(root))
+
+    return load
+
+
+def host() -> Host:
+    made = Host()
+    made.approval_policies.register(Lenient(), "lenient")
+    made.exporters.register(Remembering(), "none")
+    made.sandbox_backends.register(Unused(), "linux")
+    return made
+
+
+@pytest.mark.parametrize(
+    "line", ['minimum_strength = ["writes"]', "allow_network_access = false", 'allowed_domains = ["example.com"]']
+)
+def test_no_approval_lets_a_command_run_outside_what_the_sandbox_has_to_keep(
+    load: Callable[..., Loaded], line: str
+) -> None:
+    with Session(load(), host=host()) as session:
+        assert session.run(["true"]).returncode == 0
+    with (
+        Session(load(line), host=host()) as session,
+        pytest.raises(
+            NotPermittedError, match=r"^not permitted: a run without .* is not allowed: .*requirements\.toml"
+        ),
+    ):
+        session.run(["true"])
+
+
+def test_the_exporter_gets_its_headers_with_the_variables_in_them(load: Callable[..., Loaded]) -> None:
+    user = '[otel]\nexporter = { none = { headers = { X = "${TOKEN}" } } }\n'
+    with Session(load(user=user, TOKEN="abc"), host=host()):
+        assert Remembering.settings == {"headers": {"x": "abc"}}
+
+
+def test_a_variable_that_is_not_set_stops_the_start(load: Callable[..., Loaded]) -> None:
+    user = '[otel]\nexporter = { none = { headers = { X = "${TOKEN}" } } }\n'
+    with pytest.raises(ConfigError, match=r"config\.toml:2:.*the environment variable TOKEN is not set"):
+        Session(load(user=user), host=host())
+
+
+@pytest.mark.parametrize(
+    ("namespace", "error"),
+    [
+        ("codex_core.approval_policies", PluginLoadError),
+        ("codex_core.exporters", PluginLoadError),
+        ("codex_core.sandbox_backends", SandboxUnavailableError),
+    ],
+)
+def test_a_plugin_of_a_distribution_that_is_not_allowed_is_not_loaded(
+    load: Callable[..., Loaded], monkeypatch: pytest.MonkeyPatch, namespace: str, error: type[Exception]
+) -> None:
+    found = Plugin("x", "no_such_module:X", namespace, "acme", "1.0", "/")
+    monkeypatch.setattr("codex_core.discovery.find", lambda *_: found)
+    constraints = load('allowed_plugins = ["codex-sandbox-linux"]').constraints
+    with pytest.raises(error, match='a plugin from "acme" is not allowed'):
+        Host.load([Choice(namespace, "x", "key", "why")], constraints.check_plugin)
+
+
+def test_a_gate_of_a_distribution_that_is_not_allowed_forbids(
+    load: Callable[..., Loaded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    namespace = "codex_core.tool_gates"
+    found = Plugin("x", "no_such_module:X", namespace, "acme", "1.0", "/")
+    monkeypatch.setattr("codex_core.discovery.find", lambda *_: found)
+    constraints = load('allowed_plugins = ["codex-sandbox-linux"]').constraints
+    loaded = Host.load([Choice(namespace, "x", "key", "why")], constraints.check_plugin)
+    verdict = loaded.gate_tool("web_search", {})
+    assert verdict is not None
+    assert verdict.decision is Decision.FORBID
