@@ -55,6 +55,9 @@ def test_what_is_fed_by_a_pipe_is_known() -> None:
         " ",
         "\n",
         "# x",
+        "ls\n;pwd",
+        "ls\n&& pwd",
+        "ls\n| cat",
         ";",
         "ls;;",
         "&& ls",
@@ -207,7 +210,7 @@ QUOTED = st.one_of(
 )
 WORD = st.one_of(PLAIN, PLAIN, QUOTED, st.lists(st.one_of(PLAIN, QUOTED), min_size=2, max_size=3).map("".join))
 BLANK = st.sampled_from([" ", " ", " ", "  ", "\t", ""])
-JOINT = st.sampled_from([" && ", " | ", "; ", ";", "\n", "&&", "|", " &&\n", " \n ", ";\n"])
+JOINT = st.sampled_from([" && ", " | ", "; ", ";", "\n", "&&", "|", " &&\n", " \n ", ";\n", "\n;", "\n|"])
 COMMAND = st.lists(st.tuples(BLANK, WORD).map("".join), max_size=4).map(lambda words: "p" + "".join(words))
 NOISE = st.sampled_from(
     [

@@ -124,7 +124,7 @@ class _StrictReader:
         for child in node.children:
             between = self.gap(at, child.start_byte, b" \t\n")
             if child.type == ";":
-                if separated:
+                if separated or b"\n" in between:
                     raise self.refuse("';' ends nothing", child.start_byte)
                 separated = True
             else:
