@@ -14,10 +14,8 @@ import socket
 from typing import Final
 
 _FLAGS: Final = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
-_PIECE: Final = 1 << 18
-"""Bytes; more than the default size of a pipe costs the host's per-user allowance, and is tried only."""
-_TURNS: Final = 8
-"""Pieces that one direction moves before others get their turn."""
+_PIECE: Final = 1 << 19
+"""Bytes; a pipe of this size is had only within the user's allowance (pipe(7)), and a smaller one does too."""
 
 
 class _Direction:
@@ -40,15 +38,14 @@ class _Direction:
 
     def _pump(self) -> None:
         try:
-            for _ in range(_TURNS):
+            if not self._held:  # one piece, and then it is the turn of others
+                self._held = os.splice(self._source, self._write, _PIECE, flags=_FLAGS)
+                self._relay.moved()
                 if not self._held:
-                    self._held = os.splice(self._source, self._write, _PIECE, flags=_FLAGS)
-                    self._relay.moved()
-                    if not self._held:
-                        self._finish()
-                        return
-                while self._held:
-                    self._held -= os.splice(self._read, self._sink.fileno(), self._held, flags=_FLAGS)
+                    self._finish()
+                    return
+            while self._held:
+                self._held -= os.splice(self._read, self._sink.fileno(), self._held, flags=_FLAGS)
         except BlockingIOError:
             self._wait()
         except OSError as error:
