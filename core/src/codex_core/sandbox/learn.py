@@ -41,18 +41,23 @@ class Lesson:
     roots: tuple[str, ...]
     """Folders to write to, none inside another."""
     hosts: tuple[str, ...]
-    """``host:port`` each."""
+    """``host:port`` each, refused because the network is off."""
+    domains: tuple[str, ...]
+    """``host`` or ``host:port`` each, refused because they are not listed."""
     withheld: tuple[tuple[str, str], ...]
     """Targets that are better not allowed, each with the reason."""
 
     def toml(self) -> str:
         """Give the lesson as lines for ``config.toml``; what is withheld stands in comments."""
         lines = []
-        if self.roots or self.hosts:
+        if self.roots or self.hosts or self.domains:
             lines += ['sandbox_mode = "workspace-write"', "", "[sandbox_workspace_write]"]
         if self.roots:
             # A JSON string is a TOML basic string; what is not printable is escaped in both.
             lines.append(f"writable_roots = [{', '.join(json.dumps(root) for root in self.roots)}]")
+        if self.domains:
+            listed = ", ".join(json.dumps(domain) for domain in self.domains)
+            lines.append(f"allowed_domains = [{listed}]  # besides those that are listed already")
         if self.hosts:
             lines.append(f"network_access = true  # it wanted {', '.join(self.hosts)}")
         lines += [f"# withheld: {json.dumps(target)} ({why})" for target, why in self.withheld]
@@ -64,6 +69,7 @@ def learn(denials: Iterable[Denial], *, protected: Iterable[str], home: str) -> 
     protected = tuple(protected)
     folders: dict[str, None] = {}
     hosts: dict[str, None] = {}
+    domains: dict[str, None] = {}
     withheld: dict[tuple[str, str], None] = {}
     for denial in denials:
         if denial.operation is Operation.WRITE:
@@ -72,14 +78,17 @@ def learn(denials: Iterable[Denial], *, protected: Iterable[str], home: str) -> 
                 withheld[denial.target, why] = None
             else:
                 folders[folder] = None
-        elif denial.cure:
-            hosts[denial.target] = None
-        else:
+        elif os.path.isabs(denial.target) or not denial.cure:
             withheld[denial.target, denial.rule] = None
+        elif "allowed_domains" in denial.cure:
+            domains[denial.target] = None
+        else:
+            hosts[denial.target] = None
     roots = tuple(
         sorted(root for root in folders if not any(contains(other, root) for other in folders if other != root))
     )
-    return Lesson(roots, tuple(hosts), tuple(withheld))
+    named = {domain.rpartition(":")[0] for domain in domains}  # asking for its address alone says less than a port
+    return Lesson(roots, tuple(hosts), tuple(domain for domain in domains if domain not in named), tuple(withheld))
 
 
 def _existing_folder(path: str) -> str:

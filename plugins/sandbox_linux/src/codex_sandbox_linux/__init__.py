@@ -6,6 +6,7 @@ Read in this order:
 * ``jail``         inside: confine this process by a plan, prove it, then spawn commands
 * ``forge``        outside: make a jail, on the strongest rung that this host allows
 * ``launcher``     the caller's side: a pool of jails behind codex-core's Launcher protocol
+* ``filtering``    a network with a list of hosts, the owner's side; ``egress`` is the process outside
 * ``connections``  the supervisor that decides each connect of a jail
 * ``watch``        protected names that do not exist yet, and what happens to them when they appear
 * ``command``      one command, for ``codex sandbox linux``
