@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -8,6 +10,8 @@ from codex_core.errors import ConfigError
 from codex_core.types import ApprovalMode, SandboxMode
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from codex_core.config.loading import Loaded
 
 
@@ -306,3 +310,29 @@ def test_the_normal_start_scans_no_file_for_positions(machine: Any) -> None:
     assert positions._found is None
     assert loaded.origins["model"].line == 1
     assert positions._found is not None
+
+
+def test_no_plugin_of_pydantics_is_imported(machine: Any, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    metadata = site / "evil-1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: evil\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[pydantic]\nevil = evil:plugin\n")
+    (site / "evil.py").write_text('raise SystemExit("imported")\n')
+    machine.requirements("allow_network_access = false\n")
+
+    def run(program: str) -> subprocess.CompletedProcess[str]:
+        environ = {"HOME": str(machine.home), "PYTHONPATH": str(site)}
+        words = [sys.executable, "-c", program]
+        return subprocess.run(words, env=environ, capture_output=True, text=True, check=False)
+
+    attacked = run("import pydantic\nclass M(pydantic.BaseModel): a: int = 1\n")
+    assert "imported" in attacked.stderr
+    ours = (
+        "import os; from codex_core.config import load_config, model;"
+        f"loaded = load_config(cwd='/', environ=dict(os.environ), system_root={str(machine.root)!r});"
+        "loaded.config.sandbox_settings(); loaded.exporter_settings(); loaded.config.backend_table('x');"
+        "print('PYDANTIC_DISABLE_PLUGINS' in os.environ)"
+    )
+    done = run(ours)
+    assert (done.stdout, done.stderr) == ("False\n", "")

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from codex_core.config import reference
-from codex_core.config.model import BackendTable, Config, ExporterTable, Otel, Table
-from codex_core.config.requirements import Requirements
+from codex_core.config.model import BackendTable, Config, ExporterTable, Otel, Requirements, Table
 from codex_core.config.schema import config_schema, requirements_schema
 
 if TYPE_CHECKING:

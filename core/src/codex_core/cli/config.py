@@ -324,7 +324,7 @@ def _file_problems(call: _Call) -> list[str]:
 
 
 def _layer_problems(layer: Layer, kind: str, call: _Call) -> list[str]:
-    from codex_core.config.requirements import Requirements
+    from codex_core.config.model import Requirements
 
     if kind == "requirements":
         cleaned, unknown = checks.without_unknown(layer, Requirements)

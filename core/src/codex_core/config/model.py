@@ -7,8 +7,9 @@ descriptions are written for users.  Plugins own two kinds of table: ``[sandbox_
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
@@ -109,8 +110,19 @@ def _domain(text: str) -> str:
 Domains = Annotated[tuple[Annotated[str, AfterValidator(_domain)], ...], _LAX]
 
 
+_NO_PLUGINS = "PYDANTIC_DISABLE_PLUGINS"
+_BEFORE = os.environ.get(_NO_PLUGINS)
+# Any distribution on the path can declare a plugin of pydantic's, a folder in the workspace too, and pydantic would
+# import it for the first model.  So all models that stand by themselves are built here, while that is switched off.
+os.environ[_NO_PLUGINS] = "__all__"
+
+
 class Table(BaseModel):
-    """A TOML table.  Unknown keys are taken out, with a warning, before one is built."""
+    """A TOML table.  Unknown keys are taken out, with a warning, before one is built.
+
+    A table inside a table has ``{}`` for its default, which is validated: an instance there would have to
+    be built, each by itself, when this module is imported.
+    """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", defer_build=True)
 
@@ -329,7 +341,7 @@ class Profile(Table):
     )
     sandbox_mode: Annotated[SandboxMode, _LAX] | None = Field(default=None, description="As the key of the same name.")
     web_search: Annotated[WebSearch, _LAX] | None = Field(default=None, description="As the key of the same name.")
-    features: Features = Field(default=Features(), description="As the table of the same name.")
+    features: Features = Field(default={}, validate_default=True, description="As the table of the same name.")
 
 
 class Config(Table):
@@ -346,25 +358,27 @@ class Config(Table):
     approval_policy: Annotated[ApprovalMode, _LAX] = Field(
         default=ApprovalMode.ON_REQUEST, description="When a person is asked."
     )
-    sandbox_workspace_write: WorkspaceWrite = Field(default=WorkspaceWrite(), description="The mode `workspace-write`.")
-    limits: LimitsTable = Field(default=LimitsTable(), description="What a command may use up.")
+    sandbox_workspace_write: WorkspaceWrite = Field(
+        default={}, validate_default=True, description="The mode `workspace-write`."
+    )
+    limits: LimitsTable = Field(default={}, validate_default=True, description="What a command may use up.")
     sandbox_backend: str = Field(
         default="",
         description="Entry-point name of the backend that confines; where empty, that of the operating system.",
     )
     shell_environment_policy: EnvironmentPolicy = Field(
-        default=EnvironmentPolicy(), description="The environment of commands."
+        default={}, validate_default=True, description="The environment of commands."
     )
     web_search: Annotated[WebSearch, _LAX] = Field(
         default=WebSearch.DISABLED,
         description="Whether and how the model's server may search the web: `cached` and `indexed` from what it has, "
         "`live` from the network. Another spelling of `features.web_search_request`, which is `live`.",
     )
-    features: Features = Field(default=Features(), description="Switches.")
-    tools: Tools = Field(default=Tools(), description="An older place of switches.")
+    features: Features = Field(default={}, validate_default=True, description="Switches.")
+    tools: Tools = Field(default={}, validate_default=True, description="An older place of switches.")
     projects: dict[str, Project] = Field(default={}, description="What is known about folders, by absolute path.")
-    plugins: Plugins = Field(default=Plugins(), description="Which installed plugins take part.")
-    otel: Otel = Field(default=Otel(), description="Telemetry.")
+    plugins: Plugins = Field(default={}, validate_default=True, description="Which installed plugins take part.")
+    otel: Otel = Field(default={}, validate_default=True, description="Telemetry.")
     model: str | None = Field(default=None, description="The model; the provider's own default where unset.")
     model_provider: str = Field(default="openai", description="Which of `model_providers` to ask.")
     model_providers: dict[str, ModelProvider] = Field(default={}, description="Servers that speak for models, by name.")
@@ -406,7 +420,7 @@ class Config(Table):
             exclude_slash_tmp=workspace.exclude_slash_tmp,
             exclude_tmpdir_env_var=workspace.exclude_tmpdir_env_var,
             protect_git=workspace.protect_git,
-            limits=Limits(**self.limits.model_dump()),
+            limits=Limits(**dict(self.limits)),
             allow_degraded=tuple(
                 str(one) for one in self.backend_table(self.sandbox_backend or os_backend()).allow_degraded
             ),
@@ -435,3 +449,55 @@ def is_plugin_table(path: Sequence[str]) -> bool:
         case ["otel", key]:
             return key not in Otel.model_fields
     return False
+
+
+class RuleTable(Table):
+    """Commands that nobody may run, or only after a question, whatever any other rule says."""
+
+    prefix: tuple[str | Strings, ...] = Field(
+        strict=False, min_length=1, description="The first words of the command; an array in it gives alternatives."
+    )
+    decision: Literal["prompt", "forbid"] = Field(description="Ask a person, or refuse.")
+    reason: str = Field(default="", description="Why; shown to who is refused.")
+
+
+class Requirements(Table):
+    """The keys of ``requirements.toml``.  What is not there is not constrained."""
+
+    allowed_sandbox_modes: tuple[Annotated[SandboxMode, _LAX], ...] | None = Field(
+        default=None, strict=False, description="Which `sandbox_mode` may be chosen."
+    )
+    allowed_approval_policies: tuple[Annotated[ApprovalMode, _LAX], ...] | None = Field(
+        default=None, strict=False, description="Which `approval_policy` may be chosen."
+    )
+    allowed_web_search_modes: tuple[Annotated[WebSearch, _LAX], ...] | None = Field(
+        default=None, strict=False, description="Which `web_search` may be chosen; `disabled` always may."
+    )
+    allowed_exporters: tuple[str, ...] | None = Field(
+        default=None,
+        strict=False,
+        description="Which `otel.exporter` may be chosen. Leave out `none` to make telemetry mandatory.",
+    )
+    allowed_plugins: tuple[str, ...] | None = Field(
+        default=None, strict=False, description="Distributions that plugins may come from, by name."
+    )
+    allowed_domains: Domains | None = Field(
+        default=None,
+        description="What `sandbox_workspace_write.allowed_domains` may list, in the same form; "
+        "the unrestricted network is not allowed then.",
+    )
+    allow_network_access: bool | None = Field(
+        default=None, description="Where false, commands may not reach the network in any mode."
+    )
+    minimum_strength: tuple[Annotated[Promise, _LAX], ...] = Field(
+        default=(), strict=False, description="Promises that the sandbox has to keep; a run without them is refused."
+    )
+    rules: tuple[RuleTable, ...] = Field(default=(), strict=False, description="Commands that are restricted.")
+
+
+for _model in (Config, BackendTable, ExporterTable, Requirements):
+    _model.model_rebuild(force=True)
+if _BEFORE is None:
+    del os.environ[_NO_PLUGINS]
+else:
+    os.environ[_NO_PLUGINS] = _BEFORE

@@ -13,8 +13,7 @@ from enum import StrEnum
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
-from codex_core.config.model import BackendTable, Bytes, Config, ExporterTable, Table
-from codex_core.config.requirements import Requirements, RuleTable
+from codex_core.config.model import BackendTable, Bytes, Config, ExporterTable, Requirements, RuleTable, Table
 from codex_core.config.writing import toml
 from codex_core.types import Promise
 

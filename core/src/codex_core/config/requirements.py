@@ -12,13 +12,11 @@ passed over.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-from pydantic import Field
+from typing import TYPE_CHECKING, Any, Literal
 
 from codex_core.config import checks, mdm, sources
 from codex_core.config.keys import shown
-from codex_core.config.model import Domains, Strings, Table, WebSearch
+from codex_core.config.model import Requirements, WebSearch
 from codex_core.errors import ConfigError
 from codex_core.sandbox.domains import parse_pattern
 from codex_core.types import ApprovalMode, Promise, SandboxMode
@@ -29,58 +27,12 @@ if TYPE_CHECKING:
     from codex_core.config.sources import ConfigContext, Layer
     from codex_core.types import Strength
 
-_LAX = Field(strict=False)
-
 STRICTEST_FIRST: dict[str, tuple[str, ...]] = {
     "sandbox_mode": tuple(map(str, SandboxMode)),
     "approval_policy": tuple(map(str, ApprovalMode)),
     "web_search": tuple(map(str, WebSearch)),
 }
 """The values of the keys that have an order, so that a value may be replaced by a stricter one."""
-
-
-class RuleTable(Table):
-    """Commands that nobody may run, or only after a question, whatever any other rule says."""
-
-    prefix: tuple[str | Strings, ...] = Field(
-        strict=False, min_length=1, description="The first words of the command; an array in it gives alternatives."
-    )
-    decision: Literal["prompt", "forbid"] = Field(description="Ask a person, or refuse.")
-    reason: str = Field(default="", description="Why; shown to who is refused.")
-
-
-class Requirements(Table):
-    """The keys of ``requirements.toml``.  What is not there is not constrained."""
-
-    allowed_sandbox_modes: tuple[Annotated[SandboxMode, _LAX], ...] | None = Field(
-        default=None, strict=False, description="Which `sandbox_mode` may be chosen."
-    )
-    allowed_approval_policies: tuple[Annotated[ApprovalMode, _LAX], ...] | None = Field(
-        default=None, strict=False, description="Which `approval_policy` may be chosen."
-    )
-    allowed_web_search_modes: tuple[Annotated[WebSearch, _LAX], ...] | None = Field(
-        default=None, strict=False, description="Which `web_search` may be chosen; `disabled` always may."
-    )
-    allowed_exporters: tuple[str, ...] | None = Field(
-        default=None,
-        strict=False,
-        description="Which `otel.exporter` may be chosen. Leave out `none` to make telemetry mandatory.",
-    )
-    allowed_plugins: tuple[str, ...] | None = Field(
-        default=None, strict=False, description="Distributions that plugins may come from, by name."
-    )
-    allowed_domains: Domains | None = Field(
-        default=None,
-        description="What `sandbox_workspace_write.allowed_domains` may list, in the same form; "
-        "the unrestricted network is not allowed then.",
-    )
-    allow_network_access: bool | None = Field(
-        default=None, description="Where false, commands may not reach the network in any mode."
-    )
-    minimum_strength: tuple[Annotated[Promise, _LAX], ...] = Field(
-        default=(), strict=False, description="Promises that the sandbox has to keep; a run without them is refused."
-    )
-    rules: tuple[RuleTable, ...] = Field(default=(), strict=False, description="Commands that are restricted.")
 
 
 @dataclass(frozen=True, slots=True)

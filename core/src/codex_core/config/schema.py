@@ -8,8 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from codex_core.config.defaults import BACKENDS
-from codex_core.config.model import BackendTable, Config, ExporterTable, Table
-from codex_core.config.requirements import Requirements
+from codex_core.config.model import BackendTable, Config, ExporterTable, Requirements, Table
 
 DIALECT = "http://json-schema.org/draft-07/schema#"
 """What editors of TOML understand."""
