@@ -10,7 +10,9 @@ import resource
 import shutil
 import signal
 import socket
+import sys
 import threading
+import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -80,6 +82,8 @@ class _Pages(http.server.SimpleHTTPRequestHandler):
         self._answer(str(len(body)).encode())
 
     def translate_path(self, path: str) -> str:
+        if path.startswith("/simple/"):
+            path += "index.html"
         return os.path.join(self.server.folder, path.partition("?")[0].lstrip("/"))
 
     def _note(self, body: bytes) -> None:
@@ -255,6 +259,32 @@ def test_python_node_git_and_pip_work_with_an_allowed_host(filtered: Box, web: W
         assert cloned.returncode == 0, cloned.stderr
         denied = filtered.run(["git", "clone", f"http://other.test:{web.server_port}/r.git", "other"])
         assert only(denied) == f"other.test:{web.server_port}"
+
+
+def test_pip_downloads_from_an_allowed_index(box: Box, web: Web, names: Names) -> None:
+    pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-cache-dir", "--disable-pip-version-check"]
+    if box.free([sys.executable, "-m", "pip", "--version"]).returncode:
+        pytest.skip("this user has no pip for the interpreter of the tests")
+    web.folder = os.path.join(box.home, "index")
+    os.makedirs(f"{web.folder}/simple/tiny")
+    wheel = "tiny-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(f"{web.folder}/{wheel}", "w") as made:
+        for name, text in {
+            "METADATA": "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n",
+            "WHEEL": "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+            "RECORD": "",
+        }.items():
+            made.writestr(f"tiny-1.0.dist-info/{name}", text)
+    with open(f"{web.folder}/simple/tiny/index.html", "w", encoding="ascii") as file:
+        file.write(f'<!DOCTYPE html><a href="/{wheel}">{wheel}</a>')
+    box.open(allowed_domains=ALLOWED, nameservers=[names.address])
+    for host, works in (("allowed.test", True), ("other.test", False)):
+        index = f"http://{host}:{web.server_port}"
+        result = box.run(
+            [*pip, "--retries", "0", "--trusted-host", host, "-i", f"{index}/simple", "-d", box.ws, "tiny"]
+        )
+        assert os.path.exists(f"{box.ws}/{wheel}") is works, result
+        box.renew()
 
 
 def test_bytes_arrive_whole_in_both_directions(filtered: Box, web: Web) -> None:

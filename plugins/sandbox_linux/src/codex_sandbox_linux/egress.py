@@ -97,6 +97,11 @@ class _Gateway:
                 one.close()
 
     def _accept(self, listening: socket.socket, serve: Callable[[socket.socket], Awaitable[None]]) -> None:
+        # What the owner said before this connection was made is heard before it is served: that another command
+        # runs, and where the supervisor leads it.
+        self._hear()
+        if listening.fileno() < 0:
+            return
         if len(self._tasks) >= MOST_CONNECTIONS:
             self._pause()
             return
@@ -128,12 +133,8 @@ class _Gateway:
     # -- connections that the supervisor has led here ------------------------------------------------
 
     async def _transparent(self, accepted: socket.socket) -> None:
-        self._hear()  # the supervisor has said where this one goes before it connected it
         family = "4" if accepted.family == socket.AF_INET else "6"
-        host, port = accepted.getpeername()[:2]
-        if host.startswith("::ffff:"):
-            family = "4"
-        target = self._desk.targets.pop((family, port), None)
+        target = self._desk.targets.pop((family, accepted.getpeername()[1]), None)
         try:
             if target is None:
                 return _reset(accepted)
@@ -200,13 +201,16 @@ class _Gateway:
     ) -> None:
         """Send one request on, and whatever comes back; what follows the request is dropped."""
         await self._loop.sock_sendall(opened, head)
-        body = asyncio.ensure_future(_send_body(_Source(accepted, rest), opened, length))
+        body = self._loop.create_task(_send_body(_Source(accepted, rest), opened, length))
+        answered = self._loop.create_task(relay(accepted, opened, _IDLE, both=False))
         try:
-            await relay(accepted, opened, _IDLE, both=False)
+            await asyncio.wait({body, answered}, return_when=asyncio.FIRST_COMPLETED)
+            if body.done() and body.exception() is None:
+                await asyncio.wait({answered})
         finally:
-            body.cancel()
-            with contextlib.suppress(asyncio.CancelledError, OSError, HeadError):
-                await body
+            for task in (body, answered):
+                task.cancel()
+            await asyncio.gather(body, answered, return_exceptions=True)
 
     # -- names ---------------------------------------------------------------------------------------
 
@@ -350,12 +354,10 @@ def _socks_reply(code: int) -> bytes:
     return bytes([_SOCKS5, code, 0, _IPV4]) + bytes(6)
 
 
-async def _main(control: socket.socket) -> None:
+async def _main(control: socket.socket, rules: Rules, resolver: Resolver) -> None:
     """Take jails from the owner until it is gone."""
     loop = asyncio.get_running_loop()
     over = loop.create_future()
-    allowed, denied, nameservers = marshal.loads(channel.receive(control, 1 << 20)[0])  # noqa: S302 - from our owner
-    rules, resolver = Rules.parse(allowed, denied), Resolver(nameservers)
     control.setblocking(False)  # noqa: FBT003 - the standard library's signature
 
     def hear() -> None:
@@ -382,5 +384,8 @@ def serve() -> NoReturn:
     kernel.drop_capabilities()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    asyncio.run(_main(control))
+    _, (lists,) = channel.receive(control, 1)
+    with open(lists, "rb") as file:
+        allowed, denied, nameservers = marshal.load(file)  # noqa: S302 - from our owner
+    asyncio.run(_main(control, Rules.parse(allowed, denied), Resolver(nameservers)))
     helper.leave()

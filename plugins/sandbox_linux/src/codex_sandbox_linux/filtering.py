@@ -39,7 +39,10 @@ class Filter:
         """
         self._rules = Rules.parse(policy.allowed_domains, policy.denied_domains)
         self._pid, self._control = helper.start("egress")
-        self._control.send(marshal.dumps((policy.allowed_domains, policy.denied_domains, tuple(nameservers))))
+        with open(os.memfd_create("lists"), "w+b") as file:  # they may be longer than a packet
+            marshal.dump((policy.allowed_domains, policy.denied_domains, tuple(nameservers)), file)
+            file.seek(0)
+            socket.send_fds(self._control, [b"l"], [file.fileno()])
 
     def check(self) -> None:
         """Raise SandboxUnavailableError if it is gone."""
