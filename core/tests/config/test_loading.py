@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -322,7 +323,8 @@ def test_no_plugin_of_pydantics_is_imported(machine: Any, tmp_path: Path) -> Non
     machine.requirements("allow_network_access = false\n")
 
     def run(program: str) -> subprocess.CompletedProcess[str]:
-        environ = {"HOME": str(machine.home), "PYTHONPATH": str(site)}
+        path = os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH")]))
+        environ = {"HOME": str(machine.home), "PYTHONPATH": path}
         words = [sys.executable, "-c", program]
         return subprocess.run(words, env=environ, capture_output=True, text=True, check=False)
 
