@@ -47,6 +47,7 @@ MS_REC: Final = 16384
 MS_PRIVATE: Final = 1 << 18
 
 MOUNT_ATTR_RDONLY: Final = 1
+MOUNT_ATTR_NODEV: Final = 4
 _MNT_DETACH: Final = 2
 
 PR_SET_PDEATHSIG: Final = 1
@@ -156,10 +157,9 @@ def attach_tree(tree: int, path: str) -> None:
     _checked(moved, f"move_mount {path}")
 
 
-def set_readonly(path: str, *, readonly: bool, recursive: bool = False) -> None:
-    """Set or clear the read-only attribute of the mount at *path* (mount_setattr(2))."""
-    bits = (MOUNT_ATTR_RDONLY, 0) if readonly else (0, MOUNT_ATTR_RDONLY)
-    attributes = ctypes.create_string_buffer(struct.pack("<QQQQ", *bits, 0, 0), 32)
+def change_mount(path: str, *, add: int = 0, remove: int = 0, recursive: bool = False) -> None:
+    """Add and remove MOUNT_ATTR_* attributes of the mount at *path* (mount_setattr(2))."""
+    attributes = ctypes.create_string_buffer(struct.pack("<QQQQ", add, remove, 0, 0), 32)
     flags = _AT_SYMLINK_NOFOLLOW | (_AT_RECURSIVE if recursive else 0)
     encoded = ctypes.c_char_p(os.fsencode(path))
     result = _syscall(_SYS_MOUNT_SETATTR, _AT_FDCWD, encoded, flags, ctypes.byref(attributes), 32)

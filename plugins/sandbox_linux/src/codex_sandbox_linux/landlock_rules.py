@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from landlock import FSAccess, LandlockError, Ruleset
 
 from codex_sandbox_linux import kernel
-from codex_sandbox_linux.namespaces import TERMINAL
+from codex_sandbox_linux.namespaces import HARMLESS_DEVICES, TERMINAL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,9 +31,6 @@ _ALL_SCOPES: Final = 0b11  # abstract unix sockets, signals
 _READ: Final = FSAccess.EXECUTE | FSAccess.READ_FILE | FSAccess.READ_DIR
 _FILE: Final = FSAccess.EXECUTE | FSAccess.READ_FILE | FSAccess.WRITE_FILE | FSAccess.TRUNCATE | FSAccess.IOCTL_DEV
 _NEVER: Final = FSAccess.MAKE_CHAR | FSAccess.MAKE_BLOCK
-
-HARMLESS_DEVICES: Final = ("null", "zero", "full", "random", "urandom", "tty", "ptmx")
-_PRIVATE_TREES: Final = ("/dev/pts", "/dev/shm")  # noqa: S108 - mounts, not files in them
 
 
 @dataclass(frozen=True)
@@ -53,9 +50,14 @@ class _CompleteRuleset(Ruleset):  # type: ignore[misc] # the library is not type
 def restrict(plan: Plan, abi: int) -> None:
     """Confine this process to *plan* for good, with every right that *abi* has.
 
+    Above read-only mounts, where devices are closed too, all but the rights to read and to truncate: those
+    have the kernel look at every folder on the way at every open(2), and the mounts keep them already.
+
     Raises OSError.  Needs no privilege but ``no_new_privs``.
     """
     everything = _library(FSAccess.all)
+    if plan.clone_flags:
+        everything &= ~(_READ | FSAccess.TRUNCATE)
     ports_are_closed = not plan.network and not plan.clone_flags and abi >= _NETWORK_ABI
     ruleset = _CompleteRuleset(
         everything,
@@ -71,12 +73,13 @@ def restrict(plan: Plan, abi: int) -> None:
 
 
 def _file_rules(plan: Plan, everything: FSAccess) -> Iterator[tuple[str, FSAccess]]:
-    # A rule on / would open every device below /dev, and rights cannot be taken away again further down.
-    yield "/", FSAccess.READ_DIR
-    with os.scandir("/") as entries:
-        yield from ((entry.path, _READ) for entry in entries if entry.name != "dev")
+    if everything & _READ:
+        # A rule on / would open every device below /dev, and rights cannot be taken away again further down.
+        yield "/", FSAccess.READ_DIR
+        with os.scandir("/") as entries:
+            yield from ((entry.path, _READ) for entry in entries if entry.name != "dev")
     device = (FSAccess.READ_FILE | FSAccess.WRITE_FILE | FSAccess.TRUNCATE | FSAccess.IOCTL_DEV) & everything
-    for name in HARMLESS_DEVICES:
+    for name in (*HARMLESS_DEVICES, "ptmx"):
         yield f"/dev/{name}", device
     if plan.terminal and plan.clone_flags:
         yield TERMINAL, device
@@ -89,10 +92,12 @@ def _file_rules(plan: Plan, everything: FSAccess) -> Iterator[tuple[str, FSAcces
 
 
 def _allow(ruleset: Ruleset, path: str, rights: FSAccess) -> None:
+    rights &= ruleset.restrict_rules
     try:
         if not os.path.isdir(path):
             rights &= _FILE
-        _library(lambda: ruleset.allow(path, rules=rights & ruleset.restrict_rules))
+        if rights:
+            _library(lambda: ruleset.allow(path, rules=rights))
     except LandlockError:
         raise
     except OSError:

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from codex_sandbox_linux.filtering import Filter, Link
     from codex_sandbox_linux.forge import Forge
 
+_MOST_IDLE: Final = 4
+"""Jails that wait for another command; more than that were for commands at the same time."""
 _MOST_APPEARED: Final = 20
 """How often one command may make a protected name before it is ended."""
 _NULL_DEVICE: Final = os.makedev(1, 3)
@@ -322,7 +324,8 @@ class LinuxLauncher:
             self._busy.remove(jail)
             if not self._busy:
                 self._watch.settle()
-            if alive and not jail.plan.terminal:  # a jail keeps its terminal, and terminals do not come back
+            # A jail keeps its terminal, and terminals do not come back.
+            if alive and not jail.plan.terminal and len(self._idle) < _MOST_IDLE:
                 jail.forget()
                 self._idle.append(jail)
                 return

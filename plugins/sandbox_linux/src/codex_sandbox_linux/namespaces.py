@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from codex_sandbox_linux.plan import Plan
 
+HARMLESS_DEVICES: Final = ("null", "zero", "full", "random", "urandom", "tty")
 SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108 - a mount point
 TERMINAL: Final = "/dev/console"
 """Where a command finds the terminal that it runs on."""
@@ -64,12 +65,14 @@ def build(plan: Plan) -> bool:
     reopened = [
         point for point, readonly in _mounts() if not readonly and any(is_below(point, root) for root in plan.writable)
     ]
-    kernel.set_readonly("/", readonly=True, recursive=True)
+    kernel.change_mount("/", add=kernel.MOUNT_ATTR_RDONLY | kernel.MOUNT_ATTR_NODEV, recursive=True)
     for point in reopened:
-        kernel.set_readonly(point, readonly=False)
+        kernel.change_mount(point, remove=kernel.MOUNT_ATTR_RDONLY)
+    for name in HARMLESS_DEVICES:
+        _open_device(f"/dev/{name}")
     for path in plan.readonly:
         kernel.bind(path)
-        kernel.set_readonly(path, readonly=True, recursive=True)
+        kernel.change_mount(path, add=kernel.MOUNT_ATTR_RDONLY, recursive=True)
     if plan.filtered:
         _ask_us_for_names()
     _private_terminals(plan.terminal)
@@ -88,6 +91,12 @@ def _mounts() -> Iterator[tuple[str, bool]]:
             yield point, b"ro" in fields[5].split(b",")
 
 
+def _open_device(path: str) -> None:
+    if os.path.exists(path) and not os.path.islink(path):
+        kernel.bind(path)
+        kernel.change_mount(path, remove=kernel.MOUNT_ATTR_NODEV)
+
+
 def _private_shared_memory(writable: tuple[str, ...]) -> None:
     """Give the jail a /dev/shm of its own, in which only the writable trees below the old one are left."""
     if not os.path.isdir(SHARED_MEMORY) or SHARED_MEMORY in writable:
@@ -104,6 +113,7 @@ def _private_terminals(terminal: str) -> None:
     if terminal and os.path.exists(TERMINAL):
         # Its own name is covered by the new /dev/pts below; ttyname(3) looks for it here next.
         kernel.mount(terminal, TERMINAL, None, kernel.MS_BIND)
+        kernel.change_mount(TERMINAL, remove=kernel.MOUNT_ATTR_NODEV)
     if os.path.isdir("/dev/pts"):
         quiet = kernel.MS_NOSUID | kernel.MS_NOEXEC
         kernel.mount("devpts", "/dev/pts", "devpts", quiet, "newinstance,ptmxmode=0666,mode=0600")
@@ -124,7 +134,7 @@ def _ask_us_for_names() -> None:
     with open(path, "w", encoding="ascii") as file:
         file.write("nameserver 127.0.0.1\n")
     kernel.mount(path, _RESOLV_CONF, None, kernel.MS_BIND)
-    kernel.set_readonly(os.path.realpath(_RESOLV_CONF), readonly=True)
+    kernel.change_mount(os.path.realpath(_RESOLV_CONF), add=kernel.MOUNT_ATTR_RDONLY)
     kernel.unmount(SHARED_MEMORY)
 
 
@@ -133,7 +143,7 @@ def _private_proc() -> bool:
     flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
     try:
         kernel.mount("proc", "/proc", "proc", flags)
-        kernel.set_readonly("/proc", readonly=True)
+        kernel.change_mount("/proc", add=kernel.MOUNT_ATTR_RDONLY)
     except PermissionError:  # parts of the old one are masked, as containers do
         return False
     return True
