@@ -420,3 +420,15 @@ def test_an_encoded_policy_is_what_a_device_obeys(machine: Any, codex_mdm: Any) 
     preferences.parent.mkdir(parents=True)
     preferences.write_bytes(plistlib.dumps({"config_toml_base64": encoded.strip()}, fmt=plistlib.FMT_BINARY))
     assert machine.load("sandbox_mode=workspace-write").config.sandbox_mode == "read-only"
+
+
+# The options that choose
+
+
+def test_a_profile_and_web_search_are_chosen_by_their_options(machine: Any, codex: Any) -> None:
+    machine.user('[profiles.quiet]\napproval_policy = "never"\n')
+    lines = codex("-p", "quiet", "show", "--search")[1]
+    assert f'approval_policy = "never"  # profile quiet {machine.user_file}:2' in lines
+    assert 'web_search = "live"  # flags' in lines
+    machine.requirements('allowed_web_search_modes = ["cached"]\n')
+    assert "web_search" in refusal(codex, "--search", "show")

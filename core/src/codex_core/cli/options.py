@@ -25,12 +25,15 @@ HELP = (
     ("-c", "--config", "KEY=VALUE", "set a configuration value; VALUE is TOML, or else text"),
     ("-s", "--sandbox", "MODE", "read-only, workspace-write or danger-full-access"),
     ("-a", "--ask-for-approval", "POLICY", "untrusted, on-request, on-failure or never"),
+    ("-p", "--profile", "NAME", "use the values of this profile of the configuration"),
     ("-C", "--cd", "DIR", "work in DIR"),
     ("", "--add-dir", "DIR", "let commands write to DIR as well; may be repeated"),
     ("", "--dangerously-bypass-approvals-and-sandbox", "", "no sandbox and no questions; also --yolo"),
+    ("", "--search", "", "let the model's server search the web"),
     ("", "--strict-config", "", "take an unknown key of the configuration for an error"),
 )
 _YOLO = "--dangerously-bypass-approvals-and-sandbox"
+_KEYS = {"--sandbox": "sandbox_mode", "--ask-for-approval": "approval_policy", "--profile": "profile"}
 _LONG = {short: name for short, name, _, _ in HELP if short} | {"--yolo": _YOLO}
 _VALUED = frozenset(name for _, name, metavar, _ in HELP if metavar)
 _FLAGS = frozenset(name for _, name, metavar, _ in HELP if not metavar)
@@ -116,17 +119,15 @@ def given(pairs: Iterable[tuple[str, str]]) -> Given:
 
 
 def _overrides(name: str, value: str) -> tuple[Override, ...]:
-    if name == "--sandbox":
-        return (Override(("sandbox_mode",), value, name),)
-    if name == "--ask-for-approval":
-        return (Override(("approval_policy",), value, name),)
-    if name == "--add-dir":
-        roots = ("sandbox_workspace_write", "writable_roots")
-        return (Override(roots, [_absolute(value)], name, extend=True),)
     if name == _YOLO:
         mode = Override(("sandbox_mode",), "danger-full-access", name)
         return (mode, Override(("approval_policy",), "never", name))
-    return ()
+    if name == "--add-dir":
+        roots = ("sandbox_workspace_write", "writable_roots")
+        return (Override(roots, [_absolute(value)], name, extend=True),)
+    if name == "--search":
+        return (Override(("web_search",), "live", name),)
+    return (Override((_KEYS[name],), value, name),) if name in _KEYS else ()
 
 
 def _absolute(folder: str) -> str:
