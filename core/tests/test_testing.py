@@ -327,7 +327,7 @@ def test_the_other_contracts_find_each_fault(outcomes: Callable[..., Outcomes]) 
     assert failed["Late"] == {"closing_twice_does_no_harm"}
     assert failed["Strict"] >= {"every_kind_of_event_is_taken"}
     assert failed["Lingering"] == {"a_closed_sink_leaves_no_thread_behind"}
-    assert failed["Nulling"] == {"layers_hold_what_toml_can_say"}
+    assert failed["Nulling"] >= {"layers_hold_what_toml_can_say"}
     assert failed["Usurping"] >= {"the_host_accepts_its_layers"}
     assert failed["Once"] == {"the_same_question_gets_the_same_answer"}
     assert failed["Trusting"] >= {"every_tool_gets_a_verdict_or_an_abstention"}

@@ -218,20 +218,9 @@ class Host:
         Raises PluginLoadError when a source raises or gives anything but layers between the defaults and the
         managed ones.
         """
-        from codex_core.config.sources import DEFAULTS, MANAGED, Layer
+        from codex_core.config.third_party import collect
 
-        found: list[tuple[int, str, Layer]] = []
-        for name, _ in self.config_sources.plugins:
-            for layers in _ask(self.config_sources, "config_layers", name, context=context):
-                for layer in layers if _is_sequence(layers) else [layers]:
-                    if not isinstance(layer, Layer):
-                        reason = f"it gave {_kind(layer)} instead of a Layer"
-                        raise PluginLoadError(ConfigSource.namespace, name, reason)
-                    if not DEFAULTS < layer.precedence < MANAGED:
-                        reason = f"its layer {layer.name!r} has precedence {layer.precedence}: not in 1..{MANAGED - 1}"
-                        raise PluginLoadError(ConfigSource.namespace, name, reason)
-                    found.append((layer.precedence, name, layer))
-        return tuple(layer for _, _, layer in sorted(found, key=lambda entry: entry[:2]))
+        return collect(self.config_sources, context)
 
     def probe(self) -> Strength:
         """Ask the backend what it can keep here; one that raises or answers nonsense keeps nothing.

@@ -58,10 +58,13 @@ def collect(point: ExtensionPoint[ConfigSource], context: ConfigContext) -> tupl
 def _ask(point: ExtensionPoint[ConfigSource], name: str, context: ConfigContext) -> list[Layer]:
     try:
         answers: list[Any] = point.caller("config_layers", name)(context=context)
-        return [layer for layers in answers for layer in layers]
     except (Exception, SystemExit) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise PluginLoadError(point.namespace, name, f"it failed to give its layers: {reason}") from error
+    for layers in answers:
+        if not isinstance(layers, (list, tuple)):
+            raise PluginLoadError(point.namespace, name, f"it gave {type(layers).__name__} instead of layers")
+    return [layer for layers in answers for layer in layers]
 
 
 def _check(layer: object, name: str) -> None:
