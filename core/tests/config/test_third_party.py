@@ -86,7 +86,7 @@ def test_a_source_that_wants_to_stand_among_managed_layers_stops_the_start(
         ('raise RuntimeError("vault\\n is sealed")', "RuntimeError: vault is sealed"),
         ("raise SystemExit(3)", "SystemExit: 3"),
         ("return [{}]", "gave dict instead of a Layer"),
-        ("return 5", "TypeError"),
+        ("return 5", "it gave int instead of layers"),
         ('return [Layer("v", 21, {"model": None})]', "something that TOML cannot say"),
         ('return [Layer("v", 21, {1: "x"})]', "something that TOML cannot say"),
         ('return [Layer("v", 21, ["x"])]', "something that TOML cannot say"),
