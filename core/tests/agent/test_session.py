@@ -11,11 +11,19 @@ from codex_core.agent.session import Session
 from codex_core.approval.prompt import Answer, Choice, Question
 from codex_core.config import load_config
 from codex_core.errors import CommandNotFoundError, NotPermittedError, SandboxUnavailableError, UsageError
-from codex_core.events import ConversationStarts, Event, SandboxOutcome, TelemetryDropped, ToolDecision, ToolResult
+from codex_core.events import (
+    ConversationStarts,
+    Event,
+    NetworkDecision,
+    SandboxOutcome,
+    TelemetryDropped,
+    ToolDecision,
+    ToolResult,
+)
 from codex_core.hookspecs import ApprovalPolicy, Exporter, Observer, SandboxBackend, hookimpl
 from codex_core.host import Host
 from codex_core.sandbox.direct import DirectLauncher
-from codex_core.types import Action, Command, Decision, Denial, Operation, SandboxMode, Strength, Verdict
+from codex_core.types import Action, Command, Contact, Decision, Denial, Operation, SandboxMode, Strength, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -91,10 +99,12 @@ class MarkingLauncher(DirectLauncher):
 
     closed = False
     denies: tuple[Denial, ...] = ()
+    meets: tuple[Contact, ...] = ()
 
     def start(self, command: Command, stdin: int, stdout: int, stderr: int, *, tty: str | None = None) -> Any:  # noqa: ANN401 - a Running of the base class's own
         running = super().start(command, stdin, stdout, stderr, tty=tty)
         setattr(running, "denials", lambda: self.denies)  # noqa: B010 - a method of this one object
+        setattr(running, "contacts", lambda: self.meets)  # noqa: B010 - as above
         return running
 
     @property
@@ -418,6 +428,20 @@ def test_output_that_is_no_text_becomes_an_event_all_the_same(scene: Callable[..
 
 def test_the_mode_is_what_the_configuration_says(scene: Callable[..., Scene]) -> None:
     assert scene(mode="read-only").session.policy.mode is SandboxMode.READ_ONLY
+
+
+def test_every_decision_about_a_host_is_an_event(scene: Callable[..., Scene]) -> None:
+    here = scene()
+    here.session.run(["true"])
+    assert here.of(NetworkDecision) == []
+    here.backend.launchers[0].meets = (
+        Contact("a.test", 443, allowed=True, rule="listed"),
+        Contact("b.test", 0, allowed=False, rule="not listed"),
+    )
+    assert here.session.run(["true"], call_id="call").contacts == here.backend.launchers[0].meets
+    told = [(one.host, one.port, one.decision, one.rule, one.call_id) for one in here.of(NetworkDecision)]
+    assert told == [("a.test", 443, "allowed", "listed", "call"), ("b.test", 0, "denied", "not listed", "call")]
+    assert here.names().index("network_decision") < len(here.names()) - 1, "before the result"
 
 
 def test_a_denial_that_the_launcher_reports_is_kept_as_it_is(scene: Callable[..., Scene]) -> None:
