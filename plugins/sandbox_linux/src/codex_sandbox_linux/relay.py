@@ -14,7 +14,7 @@ import socket
 from typing import Final
 
 _FLAGS: Final = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
-_PIECE: Final = 1 << 19
+_PIECE: Final = 1 << 20
 """Bytes; a pipe of this size is had only within the user's allowance (pipe(7)), and a smaller one does too."""
 
 
