@@ -39,9 +39,10 @@ sys.path.insert(0, sys.argv[1])
 from importlib import import_module
 from {_PACKAGE}.tools import World
 module, name, ws, outside, victim, jail, port, abstract = sys.argv[2:]
-print('begun', flush=True)
 attack = getattr(import_module('{_PACKAGE}.' + module), name)
-attack(World(ws, outside, int(victim), int(jail), int(port), abstract))
+world = World(ws, outside, int(victim), int(jail), int(port), abstract)
+print('begun', flush=True)
+attack(world)
 """
 _NEEDS_WORKSPACE = {Promise.PROTECTED_PATHS}
 """In read-only mode nothing of the workspace can be changed, which is another promise."""
