@@ -146,6 +146,7 @@ class HelperForge:
 def serve() -> NoReturn:
     """Be the helper: clone on request until the owner is gone."""
     control = helper.control()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel collects the jails that have ended
     forge = LocalForge()
     while request := control.recv(_PACKET):
         if request == _SWEEP:
