@@ -27,8 +27,6 @@ RUN: Final = 1
 """Run a command; descriptors: stdin, stdout, stderr, the terminal (or stdin again), and the memfd if any."""
 SIGNAL: Final = 2
 """Send the signal *argc* to the process group of the command."""
-KILL: Final = 3
-"""End every process of the command."""
 
 # Flags of RUN.
 TERMINAL: Final = 1
@@ -110,7 +108,7 @@ def send_command(
 
 
 def send_request(channel: socket.socket, kind: int, value: int = 0) -> None:
-    """Send :data:`SIGNAL` or :data:`KILL`; quietly nothing if the jail is gone."""
+    """Send :data:`SIGNAL`; quietly nothing if the jail is gone."""
     try:
         channel.send(_HEAD.pack(kind, 0, value))
     except OSError:

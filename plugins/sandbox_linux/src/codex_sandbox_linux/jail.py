@@ -171,8 +171,6 @@ class _Server:
                     os.close(descriptor)
         elif kind == channel.SIGNAL:
             self._signal(count)
-        elif kind == channel.KILL:
-            self._end_tree()
         return True
 
     def _run(self, flags: int, cwd: bytes, argv: list[bytes], environment: list[bytes], descriptors: list[int]) -> None:
