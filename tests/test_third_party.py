@@ -26,7 +26,7 @@ INSTALLATION = 300
 
 CONTRACTS = """
 import pytest
-from acme_exporter import LinesExporter
+from acme_exporter import LinesExporter, LinesSettings
 from acme_sandbox import AcmeBackend
 from codex_core.testing import ExporterContract, SandboxBackendContract
 
@@ -37,12 +37,8 @@ class TestBackend(SandboxBackendContract):
 
 class TestExporter(ExporterContract):
     @pytest.fixture
-    def plugin(self):
-        return LinesExporter()
-
-    @pytest.fixture
-    def settings(self, tmp_path):
-        return {"path": str(tmp_path / "events")}
+    def plugin(self, tmp_path):
+        return LinesExporter(LinesSettings(path=str(tmp_path / "events")))
 """
 
 
@@ -156,7 +152,36 @@ def test_their_backend_and_exporter_take_part_in_a_run(codex: Codex, home: Path,
 def test_what_their_exporter_finds_wrong_stops_the_start_with_one_line(codex: Codex) -> None:
     done = codex("run", "-a", "never", "-c", "otel.exporter=acme-lines", "--", "true")
     assert done.returncode == 1
-    assert done.stderr == "codex: otel.acme-lines.path: name the file to write to\n"
+    assert done.stderr == "codex: otel.acme-lines.path is missing: a chosen plugin needs it\n"
+
+
+def test_a_mistake_in_the_table_of_a_plugin_is_told_with_its_place(codex: Codex, home: Path) -> None:
+    (home / "config.toml").write_text('[otel]\nexporter = "acme-lines"\n[otel.acme-lines]\npath = 5\n')
+    done = codex("run", "-a", "never", "--", "true")
+    assert done.returncode == 1
+    assert done.stderr == f"codex: {home}/config.toml:4:1: otel.acme-lines.path: 5 is not allowed; expected a string\n"
+    assert codex("config", "check").returncode == 1
+
+
+def test_a_key_that_a_plugin_does_not_know_is_a_warning_or_an_error_as_asked(
+    codex: Codex, home: Path, tmp_path: Path
+) -> None:
+    table = f'path = "{tmp_path}/events"\npaht = "x"\n'
+    (home / "config.toml").write_text(f'[otel]\nexporter = "acme-lines"\n[otel.acme-lines]\n{table}')
+    said = f"{home}/config.toml:5:1: unknown key otel.acme-lines.paht; did you mean otel.acme-lines.path?"
+    done = codex("run", "-a", "never", "--", "true")
+    assert (done.returncode, done.stderr) == (0, f"codex: warning: {said}\n")
+    done = codex("run", "--strict-config", "-a", "never", "--", "true")
+    assert (done.returncode, done.stderr) == (1, f"codex: {said}\n")
+
+
+def test_the_schema_knows_the_keys_of_the_plugins_that_are_chosen(codex: Codex, home: Path) -> None:
+    (home / "config.toml").write_text('[otel]\nexporter = "acme-lines"\n')
+    table = json.loads(codex("config", "schema").stdout)["definitions"]["Otel"]["properties"]["acme-lines"]
+    assert table["properties"]["path"]["description"] == "The file to write to."
+    assert "endpoint" in table["properties"]
+    assert table["required"] == ["path"]
+    assert table["additionalProperties"] is False
 
 
 def test_they_run_the_contract_tests_from_the_installed_wheel(environment: str, tmp_path: Path) -> None:

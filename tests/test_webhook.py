@@ -10,12 +10,16 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from codex_core.config.plugin_tables import PluginTables
+from codex_core.config.sources import USER, text_layer
+from codex_core.errors import ConfigError
 from codex_core.host import Host
 from codex_core.sandbox.policy import SandboxPolicy
-from codex_core.types import Action, Decision, SandboxMode
+from codex_core.types import Action, Decision, SandboxMode, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import ModuleType
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SOURCE = os.path.join(ROOT, "examples", "approval_webhook", "src", "acme_approval_webhook", "__init__.py")
@@ -49,29 +53,33 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         server.asked = []
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        monkeypatch.setenv("CODEX_APPROVAL_WEBHOOK", f"http://127.0.0.1:{server.server_port}/")
         monkeypatch.setenv("http_proxy", "http://127.0.0.1:9/")
         yield server
         server.shutdown()
         thread.join()
 
 
-@pytest.fixture
-def host() -> Host:
+@pytest.fixture(scope="module")
+def example() -> ModuleType:
     spec = importlib.util.spec_from_file_location("acme_approval_webhook", SOURCE)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def ask(example: ModuleType, server: Server, *words: str, timeout: float = 5.0) -> Verdict:
     host = Host()
-    host.approval_policies.register(module.Webhook(), "webhook")
-    return host
+    settings = example.Settings(url=f"http://127.0.0.1:{server.server_port}/", timeout=timeout)
+    host.approval_policies.register(example.Webhook(settings), "webhook")
+    return host.review(Action(words, "/src"), POLICY)
 
 
 @pytest.mark.parametrize("name", ["allow", "prompt", "forbid"])
-def test_the_answer_of_the_server_is_followed(host: Host, server: Server, name: str) -> None:
+def test_the_answer_of_the_server_is_followed(example: ModuleType, server: Server, name: str) -> None:
     server.answer = json.dumps({"decision": name, "reason": "because"}).encode()
-    verdict = host.review(Action(("make", "test"), "/src"), POLICY)
+    verdict = ask(example, server, "make", "test")
     assert (verdict.decision, verdict.reason) == (Decision[name.upper()], "because")
     assert server.asked == [
         {
@@ -85,14 +93,19 @@ def test_the_answer_of_the_server_is_followed(host: Host, server: Server, name: 
 
 
 @pytest.mark.parametrize("answer", [b"", b"[]", b"{}", b'{"decision": "maybe"}', b"\xff"])
-def test_nonsense_forbids(host: Host, server: Server, answer: bytes) -> None:
+def test_nonsense_forbids(example: ModuleType, server: Server, answer: bytes) -> None:
     server.answer = answer
-    assert host.review(Action(("make",), "/src"), POLICY).decision is Decision.FORBID
+    assert ask(example, server, "make").decision is Decision.FORBID
 
 
-@pytest.mark.parametrize("url", ["", "http://example.com/", "file:///etc/passwd", "http://127.0.0.1:9/"])
-def test_no_server_or_one_that_is_not_to_be_trusted_forbids(
-    host: Host, monkeypatch: pytest.MonkeyPatch, url: str
-) -> None:
-    monkeypatch.setenv("CODEX_APPROVAL_WEBHOOK", url)
-    assert host.review(Action(("make",), "/src"), POLICY).decision is Decision.FORBID
+def test_a_server_that_is_gone_forbids(example: ModuleType, server: Server) -> None:
+    server.server_port = 9
+    assert ask(example, server, "make").decision is Decision.FORBID
+
+
+@pytest.mark.parametrize("url", ["", "https://", "http://example.com/", "file:///etc/passwd"])
+def test_a_server_that_is_not_to_be_trusted_is_refused_with_its_place(example: ModuleType, url: str) -> None:
+    layer = text_layer("user", USER, f'[plugins.webhook]\nurl = "{url}"\n', "config.toml")
+    tables = PluginTables([layer], layer.values)
+    with pytest.raises(ConfigError, match=r"^config\.toml:2:1: plugins\.webhook\.url: .*: name an https address$"):
+        tables("codex_core.approval_policies", "webhook", example.Settings)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from codex_core.events import Event
     from codex_core.host import Host
     from codex_core.sandbox.policy import SandboxPolicy, SandboxSettings, build_policy
+    from codex_core.table import Table
     from codex_core.telemetry.emitter import EventSink
     from codex_core.types import (
         Action,
@@ -66,6 +67,7 @@ _HOMES = {
     "events": ("Event",),
     "host": ("Host",),
     "sandbox.policy": ("SandboxPolicy", "SandboxSettings", "build_policy"),
+    "table": ("Table",),
     "telemetry.emitter": ("EventSink",),
     "types": (
         *("Action", "ApprovalMode", "Command", "CommandResult", "Contact", "Decision", "Denial", "Ended"),
@@ -116,6 +118,7 @@ __all__ = [
     "SandboxUnavailableError",
     "Session",
     "Strength",
+    "Table",
     "UsageError",
     "Verdict",
     "__version__",

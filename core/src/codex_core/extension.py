@@ -6,25 +6,30 @@ in the user's cache folder, and whoever can write there would choose the class t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import pluggy
 
 from codex_core import discovery
 from codex_core.errors import PluginLoadError
-from codex_core.hookspecs import PROJECT
+from codex_core.hookspecs import PROJECT, Extension
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from codex_core.discovery import Plugin
+    from codex_core.table import Table
+
+SpecT = TypeVar("SpecT", bound=Extension)
 
 
-class Spec(Protocol):
-    """What a hook specification class has besides its hooks."""
+class Settings(Protocol):
+    """Gives a plugin its settings, as :class:`codex_core.config.plugin_tables.PluginTables` does."""
 
-    namespace: ClassVar[str]
-
-
-SpecT = TypeVar("SpecT", bound=Spec)
+    def __call__(self, namespace: str, name: str, model: type[Table] | None) -> Table | None:
+        """Check the table of the plugin *name* against its model; raises ConfigError."""
+        ...
 
 
 class ExtensionPoint(Generic[SpecT]):
@@ -56,19 +61,31 @@ class ExtensionPoint(Generic[SpecT]):
         others = [plugin for other, plugin in self._plugins.items() if other != name]
         return self._manager.subset_hook_caller(hook, others)
 
-    def load(self, name: str) -> SpecT:
+    def load(self, name: str, settings: Settings | None = None) -> SpecT:
         """Import, start, check and register the one plugin of that name; no other is imported.
 
-        Raises PluginNotFoundError or PluginConflictError before anything is imported, and PluginLoadError
-        when it fails to import, to start, or to match the specification.  KeyboardInterrupt passes.
+        *settings* gives a plugin that has a model what it is made with; without it, the model's defaults.
+
+        Raises PluginNotFoundError or PluginConflictError before anything is imported, PluginLoadError
+        when it fails to import, to start, or to match the specification, and what *settings* raises.
+        KeyboardInterrupt passes.
         """
         plugin = discovery.find(self.namespace, name)
         discovery.require_installed_code(plugin)
-        try:
-            started = _start(plugin)
-        except (Exception, SystemExit) as error:
-            raise PluginLoadError(self.namespace, name, discovery.failure(plugin, error)) from error
+        with _failures_of(plugin):
+            made = _import(plugin)
+            model = _settings_model(made)
+        table = settings(self.namespace, name, model) if settings is not None else None
+        with _failures_of(plugin):
+            started = made() if model is None else made(table or model())
         return self.register(started, name)
+
+    def settings_model(self, name: str) -> type[Table] | None:
+        """Import the one plugin of that name, and give the model of its settings; raises as :meth:`load`."""
+        plugin = discovery.find(self.namespace, name)
+        discovery.require_installed_code(plugin)
+        with _failures_of(plugin):
+            return _settings_model(_import(plugin))
 
     def register(self, plugin: object, name: str) -> SpecT:
         """Check and register a plugin that is at hand: one that is built in, or a test's.
@@ -102,8 +119,17 @@ class ExtensionPoint(Generic[SpecT]):
             raise pluggy.PluginValidationError(plugin, "it implements no hook")
 
 
-def _start(plugin: Plugin) -> object:
-    """Have stevedore import *plugin* and instantiate it."""
+@contextmanager
+def _failures_of(plugin: Plugin) -> Iterator[None]:
+    """Turn whatever a plugin's own code raises into a PluginLoadError."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        raise PluginLoadError(plugin.namespace, plugin.name, discovery.failure(plugin, error)) from error
+
+
+def _import(plugin: Plugin) -> Any:  # noqa: ANN401 - whatever the entry point names
+    """Have stevedore import *plugin*."""
     from importlib.metadata import EntryPoint
 
     from stevedore.driver import DriverManager
@@ -114,5 +140,16 @@ def _start(plugin: Plugin) -> object:
         def list_entry_points(self) -> list[EntryPoint]:
             return [EntryPoint(plugin.name, plugin.value, plugin.namespace)]
 
-    driver = InstalledDriver(plugin.namespace, plugin.name, invoke_on_load=True)
-    return driver[plugin.name].obj  # `.driver` would give the class where the instance is falsy
+    return InstalledDriver(plugin.namespace, plugin.name)[plugin.name].plugin
+
+
+def _settings_model(made: object) -> type[Table] | None:
+    """Give the model that a plugin's class brings; raises TypeError for what is none."""
+    model = getattr(made, "settings_model", None)
+    if model is None:
+        return None
+    from codex_core.table import Table
+
+    if not isinstance(model, type) or not issubclass(model, Table):
+        raise TypeError(f"its settings_model is {model!r}, which is no codex_core.Table")
+    return model

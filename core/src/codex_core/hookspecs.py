@@ -8,8 +8,9 @@ declared as an entry point in the namespace of the same row::
     [project.entry-points."codex_core.sandbox_backends"]
     my-backend = "my_package.plugin:MyBackend"
 
-The class is instantiated without arguments.  Each extension point has a plugin manager of its own,
-so a plugin can only take part where it was declared.
+The class is instantiated without arguments, or with its settings where it has a model for them (see
+:class:`Extension`).  Each extension point has a plugin manager of its own, so a plugin can only take
+part where it was declared.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from codex_core.config.sources import ConfigContext, Layer
     from codex_core.events import Event
     from codex_core.sandbox.policy import SandboxPolicy
+    from codex_core.table import Table
     from codex_core.telemetry.emitter import EventSink
     from codex_core.types import Action, Launcher, Strength, Verdict
 
@@ -32,7 +34,21 @@ hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
-class ConfigSource:
+class Extension:
+    """What all specifications have in common."""
+
+    namespace: ClassVar[str]
+    """The namespace of the entry points."""
+    settings_model: ClassVar[type[Table] | None] = None
+    """The model of the plugin's own table in the configuration: ``[sandbox_<name>]`` for a backend,
+    ``[otel.<name>]`` for an exporter, ``[plugins.<name>]`` for all others, *name* being the entry point's.
+
+    The class is then instantiated with one argument, its settings: an instance of the model, checked.
+    Without a model a key in that table is unknown, unless core knows it.
+    """
+
+
+class ConfigSource(Extension):
     """A place that configuration comes from, such as a company's secret store.
 
     The layers of core (defaults, user file, overrides, managed file) are not plugins, so that no
@@ -45,14 +61,15 @@ class ConfigSource:
     def config_layers(self, context: ConfigContext) -> Sequence[Layer]:
         """Give the layers of this source.
 
-        Called once, before anything else is decided.  An empty sequence means: nothing to say.
-        Layers of all sources are merged by precedence; a plugin cannot stand at or above the
-        managed layers.  A raise stops the start: configuration that was asked for is never left out.
+        Called once, before anything else is decided; the source's own settings come from managed layers
+        alone.  An empty sequence means: nothing to say.  Layers of all sources are merged by precedence; a
+        plugin cannot stand at or above the managed layers.  A raise stops the start: configuration that
+        was asked for is never left out.
         """
         raise NotImplementedError
 
 
-class SandboxBackend:
+class SandboxBackend(Extension):
     """Confines commands with the means of one operating system."""
 
     namespace: ClassVar[str] = "codex_core.sandbox_backends"
@@ -85,7 +102,7 @@ class SandboxBackend:
         raise NotImplementedError
 
 
-class ApprovalPolicy:
+class ApprovalPolicy(Extension):
     """Has a say in whether an action goes ahead."""
 
     namespace: ClassVar[str] = "codex_core.approval_policies"
@@ -100,7 +117,7 @@ class ApprovalPolicy:
         raise NotImplementedError
 
 
-class ToolGate:
+class ToolGate(Extension):
     """Decides whether a tool, such as web search, is offered at all."""
 
     namespace: ClassVar[str] = "codex_core.tool_gates"
@@ -115,7 +132,7 @@ class ToolGate:
         raise NotImplementedError
 
 
-class Exporter:
+class Exporter(Extension):
     """Carries events to where they are kept."""
 
     namespace: ClassVar[str] = "codex_core.exporters"
@@ -131,7 +148,7 @@ class Exporter:
         raise NotImplementedError
 
 
-class ModelProvider:
+class ModelProvider(Extension):
     """Speaks to a model."""
 
     namespace: ClassVar[str] = "codex_core.model_providers"
@@ -145,7 +162,7 @@ class ModelProvider:
         raise NotImplementedError
 
 
-class Frontend:
+class Frontend(Extension):
     """The face of ``codex`` without a subcommand."""
 
     namespace: ClassVar[str] = "codex_core.frontends"
@@ -159,7 +176,7 @@ class Frontend:
         raise NotImplementedError
 
 
-class Observer:
+class Observer(Extension):
     """Watches.  Its answers do not count and its failures are logged and forgotten."""
 
     namespace: ClassVar[str] = "codex_core.observers"

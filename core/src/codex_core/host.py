@@ -28,11 +28,12 @@ from codex_core import discovery
 from codex_core.approval.combine import combine
 from codex_core.config.defaults import os_backend
 from codex_core.errors import CodexError, PluginError, PluginLoadError, SandboxUnavailableError
-from codex_core.extension import ExtensionPoint, Spec
+from codex_core.extension import ExtensionPoint
 from codex_core.hookspecs import (
     ApprovalPolicy,
     ConfigSource,
     Exporter,
+    Extension,
     Frontend,
     ModelProvider,
     Observer,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
     from codex_core.config.sources import ConfigContext, Layer
     from codex_core.events import Event
+    from codex_core.extension import Settings
     from codex_core.sandbox.policy import SandboxPolicy
     from codex_core.telemetry.emitter import EventSink
     from codex_core.types import Action, Launcher
@@ -135,7 +137,7 @@ def select(config: Selectable, os_backend: str) -> tuple[Choice, ...]:
     return tuple(unique.values())
 
 
-def _named(spec: type[Spec], names: Iterable[str], key: str) -> list[Choice]:
+def _named(spec: type[Extension], names: Iterable[str], key: str) -> list[Choice]:
     return [Choice(spec.namespace, str(name), key, f"the value of {key}") for name in names]
 
 
@@ -145,8 +147,9 @@ class Host:
     Hooks are called on the thread of the caller.  Every error message is one line.
     """
 
-    def __init__(self, refused: Refusal | None = None) -> None:
+    def __init__(self, refused: Refusal | None = None, settings: Settings | None = None) -> None:
         self._refused = refused
+        self._settings = settings
         self.config_sources = ExtensionPoint(ConfigSource)
         self.sandbox_backends = ExtensionPoint(SandboxBackend)
         self.approval_policies = ExtensionPoint(ApprovalPolicy)
@@ -158,21 +161,22 @@ class Host:
         self._silent_gates: dict[str, Verdict] = {}
 
     @classmethod
-    def for_config(cls, config: Selectable, refused: Refusal | None = None) -> Host:
+    def for_config(cls, config: Selectable, refused: Refusal | None = None, settings: Settings | None = None) -> Host:
         """Load what the configuration names; raises as :meth:`load`."""
-        return cls.load(select(config, os_backend()), refused)
+        return cls.load(select(config, os_backend()), refused, settings)
 
     @classmethod
-    def load(cls, choices: Iterable[Choice], refused: Refusal | None = None) -> Host:
+    def load(cls, choices: Iterable[Choice], refused: Refusal | None = None, settings: Settings | None = None) -> Host:
         """Build a host and load the chosen plugins.
 
         *refused* says why plugins of a distribution may not be used, and None where they may; it is asked
-        before anything of it is imported (see ``Constraints.check_plugin``).
+        before anything of it is imported (see ``Constraints.check_plugin``).  *settings* gives each its
+        settings (see ``Loaded.plugin_tables``).
 
-        Raises PluginError, or SandboxUnavailableError for a backend.  An observer or a frontend that cannot be
-        loaded is logged, and a gate that cannot be loaded forbids.
+        Raises PluginError, or SandboxUnavailableError for a backend, and ConfigError for wrong settings.  An
+        observer or a frontend that cannot be loaded is logged, and a gate that cannot be loaded forbids.
         """
-        host = cls(refused)
+        host = cls(refused, settings)
         for choice in choices:
             if choice.namespace == ToolGate.namespace:
                 host._load_gate(choice.name)
@@ -184,7 +188,7 @@ class Host:
         point = next(point for point in self.points if point.namespace == choice.namespace)
         try:
             self._require_allowed(choice.namespace, choice.name)
-            point.load(choice.name)
+            point.load(choice.name, self._settings)
         except PluginError as error:
             if choice.namespace == SandboxBackend.namespace:
                 raise SandboxUnavailableError(f"no sandbox: {error}") from error
@@ -195,7 +199,7 @@ class Host:
     def _load_gate(self, name: str) -> None:
         try:
             self._require_allowed(ToolGate.namespace, name)
-            self.tool_gates.load(name)
+            self.tool_gates.load(name, self._settings)
         except PluginError as error:
             self._silent_gates[name] = Verdict(Decision.FORBID, str(error), f"gate:{name}")
 

@@ -190,7 +190,7 @@ def test_every_choice_inside_a_session_can_be_asked_about(machine: Any) -> None:
         ('allowed_sandbox_mode = ["read-only"]', ":1:1: unknown key allowed_sandbox_mode; did you mean"),
         ('[[rules]]\nprefix = ["git"]\ndecision = "allow"', ':3:1: rules[0].decision: "allow" is not allowed'),
         ('[[rules]]\nprefix = []\ndecision = "forbid"', ":2:1: rules[0].prefix: "),
-        ('[[rules]]\ndecision = "forbid"', ":1:1: rules[0].prefix: "),
+        ('[[rules]]\ndecision = "forbid"', ":1:1: rules[0].prefix is missing"),
         ("allowed_sandbox_modes = []", ": leave no value for sandbox_mode"),
         ('minimum_strength = ["all"]', ':1:21: minimum_strength[0]: "all" is not allowed'),
     ],

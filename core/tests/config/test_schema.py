@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from codex_core.config import reference
-from codex_core.config.model import BackendTable, Config, ExporterTable, Otel, Requirements, Table
+from codex_core.config.model import BackendTable, Config, ExporterTable, Otel, Requirements
 from codex_core.config.schema import config_schema, requirements_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from codex_core.table import Table
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 PAGE = os.path.join(ROOT, "docs", "configuration.md")

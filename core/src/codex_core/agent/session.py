@@ -109,7 +109,8 @@ class Session:
             code_locations=code_locations(),
         )
         self._constraints = loaded.constraints
-        self.host = Host.for_config(self.config, self._constraints.check_plugin) if host is None else host
+        tables = loaded.plugin_tables()
+        self.host = Host.for_config(self.config, self._constraints.check_plugin, tables) if host is None else host
         self._reviewer = reviewer(loaded, self.policy, self.host)
         self._memory = SessionMemory()
         self._rule_file = os.path.join(loaded.codex_home, RULES_FOLDER, REMEMBERED)
@@ -120,7 +121,7 @@ class Session:
         self._direct = DirectLauncher()
         self._emitter = self._open_emitter(loaded.exporter_settings())
         self._announce()
-        self.notices = (*self.policy.notices, *_import_early(self.policy))
+        self.notices = (*tables.warnings, *self.policy.notices, *_import_early(self.policy))
         """What a person should know before the first command, one line each."""
 
     def __enter__(self) -> Self:

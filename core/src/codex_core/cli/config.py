@@ -16,13 +16,14 @@ from codex_core.config.model import Config
 from codex_core.config.overrides import parse_key, parse_value
 from codex_core.config.spelling import canonical, canonical_path
 from codex_core.config.writing import masked, toml
-from codex_core.errors import ConfigError, UsageError
+from codex_core.errors import CodexError, ConfigError, PluginError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from codex_core.config import Layer, Loaded, Origin
     from codex_core.config.report import Drift, Entry
+    from codex_core.table import Table
 
 T = TypeVar("T")
 
@@ -36,10 +37,12 @@ Show, check and edit the configuration.
   get KEY              the value that holds; 1 if nothing sets it
   set KEY VALUE        write a value into the user's file; VALUE is TOML, or else text
   unset KEY            take a value out of the user's file
-  check [FILE]         say everything that is wrong with FILE, or with all files; 1 if anything is
+  check [FILE]         say everything that is wrong with FILE, or with all files and the settings of
+                       the plugins that they choose; 1 if anything is
       --as KIND        take FILE for a user, managed or requirements file (by default by its name)
   audit                what the user's file says against managed values and constraints; 1 if anything
-  schema [KIND]        JSON Schema, for editors: of config.toml, or of requirements
+  schema [KIND]        JSON Schema, for editors: of config.toml, with the tables of chosen plugins, or of
+                       requirements
   path                 where the user's file is; with --all every file, and whether it is there
 
 Values are shown as TOML, with --json as JSON."""
@@ -357,8 +360,20 @@ def _all_problems(call: _Call) -> list[str]:
             problems += _layer_problems(layer, kind, call)
     if not problems:
         loaded = _or_problem(call.load)
-        problems = [loaded] if isinstance(loaded, str) else list(loaded.warnings)
+        problems = [loaded] if isinstance(loaded, str) else [*loaded.warnings, *_plugin_problems(loaded)]
     return problems
+
+
+def _plugin_problems(loaded: Loaded) -> list[str]:
+    """Load the plugins that the configuration chooses, for what is wrong with them and their settings."""
+    from codex_core.host import Host
+
+    tables = loaded.plugin_tables()
+    try:
+        Host.for_config(loaded.config, loaded.constraints.check_plugin, tables)
+    except CodexError as error:
+        return [*tables.warnings, str(error)]
+    return tables.warnings
 
 
 def _or_problem(read: Callable[[], T]) -> T | str:
@@ -407,11 +422,37 @@ def _drift_as_dict(one: Drift) -> dict[str, Any]:
 def _schema(call: _Call) -> int:
     from codex_core.config.schema import config_schema, requirements_schema
 
-    makers = {(): config_schema, ("config",): config_schema, ("requirements",): requirements_schema}
-    if call.words not in makers:
+    if call.words in {(), ("config",)}:
+        _print_json(config_schema(_chosen_models(call)))
+    elif call.words == ("requirements",):
+        _print_json(requirements_schema())
+    else:
         raise UsageError("say `codex config schema`, or `codex config schema requirements`")
-    _print_json(makers[call.words]())
     return 0
+
+
+def _chosen_models(call: _Call) -> dict[tuple[str, ...], type[Table] | None]:
+    """Collect the models of the plugins that the configuration chooses; one that does not load is left out."""
+    from codex_core import discovery
+    from codex_core.config.defaults import os_backend
+    from codex_core.config.plugin_tables import table_path
+    from codex_core.host import Host, select
+
+    loaded = _or_problem(call.load)
+    if isinstance(loaded, str):
+        options.warn(f"the tables of plugins are described loosely: {loaded}")
+        return {}
+    models = {}
+    points = {point.namespace: point for point in Host().points}
+    for choice in select(loaded.config, os_backend()):
+        try:
+            violation = loaded.constraints.check_plugin(discovery.find(choice.namespace, choice.name).distribution)
+            if violation is None:
+                model = points[choice.namespace].settings_model(choice.name)
+                models[table_path(choice.namespace, choice.name)] = model
+        except PluginError as error:
+            options.warn(f"the table of a plugin is described loosely: {error}")
+    return models
 
 
 def _path(call: _Call) -> int:

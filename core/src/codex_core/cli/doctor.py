@@ -118,12 +118,12 @@ def _sandbox(loaded: Loaded) -> Iterator[Check]:
     """Ask the backend of this system, also where the configuration goes without one just now."""
     from codex_core.config.defaults import os_backend
     from codex_core.hookspecs import SandboxBackend
-    from codex_core.host import Choice, Host
+    from codex_core.host import Choice
 
     name = loaded.config.sandbox_backend or os_backend()
     try:
-        host = Host.load([Choice(SandboxBackend.namespace, name, "sandbox_backend", "the one of this system")])
-        strength = host.probe()
+        choice = Choice(SandboxBackend.namespace, name, "sandbox_backend", "the one of this system")
+        strength = options.load_host(loaded, [choice]).probe()
     except CodexError as error:
         yield Check("sandbox", ok=False, found=str(error))
         return

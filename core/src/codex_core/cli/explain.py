@@ -13,7 +13,7 @@ from codex_core.config.defaults import os_backend
 from codex_core.discovery import code_locations
 from codex_core.errors import NotPermittedError, UsageError
 from codex_core.hookspecs import SandboxBackend
-from codex_core.host import Choice, Host
+from codex_core.host import Choice
 from codex_core.sandbox.environment import child_environment
 from codex_core.sandbox.learn import learn
 from codex_core.sandbox.policy import build_policy
@@ -23,7 +23,7 @@ from codex_core.types import Command, SandboxMode
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from codex_core.config.requirements import Constraints
+    from codex_core.config import Loaded
     from codex_core.sandbox.policy import SandboxPolicy
     from codex_core.types import CommandResult
 
@@ -65,24 +65,24 @@ def main(argv: Sequence[str]) -> int:
     environment = child_environment(os.environ, loaded.config.environment_settings(), policy, backend)
     command = Command(parsed.rest, policy.cwd, environment)
     if verb == "explain":
-        result = _observed(policy, backend, command, loaded.constraints)
+        result = _observed(policy, backend, command, loaded)
         for denial in result.denials:
             options.say(options.denial_line(denial))
         if not result.denials:
             options.say("the sandbox refused nothing")
         return result.returncode
     with _stdout_on_stderr():
-        result = _observed(policy, backend, command, loaded.constraints)
+        result = _observed(policy, backend, command, loaded)
     home = os.path.realpath(os.path.expanduser("~"))
     sys.stdout.write(learn(result.denials, protected=policy.protected, home=home).toml())
     return 0
 
 
-def _observed(policy: SandboxPolicy, backend: str, command: Command, constraints: Constraints) -> CommandResult:
+def _observed(policy: SandboxPolicy, backend: str, command: Command, loaded: Loaded) -> CommandResult:
     choice = Choice(SandboxBackend.namespace, backend, "sandbox_backend", "the command line asks for it")
-    launcher = Host.load([choice], constraints.check_plugin).launcher(replace(policy, observe=True))
+    launcher = options.load_host(loaded, [choice]).launcher(replace(policy, observe=True))
     try:
-        violation = constraints.check_strength(launcher.strength)
+        violation = loaded.constraints.check_strength(launcher.strength)
         if violation is not None:
             raise NotPermittedError(f"not permitted: {violation}")
         return attach(launcher, command)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
     from codex_core.config import Loaded
+    from codex_core.host import Choice, Host
     from codex_core.types import Denial
 
 HELP = (
@@ -181,6 +182,17 @@ def load_given(asked: Given) -> Loaded:
     for warning in loaded.warnings:
         warn(warning)
     return loaded
+
+
+def load_host(loaded: Loaded, choices: Iterable[Choice]) -> Host:
+    """Load plugins with their settings; warnings go to stderr.  Raises as :meth:`Host.load`."""
+    from codex_core.host import Host
+
+    tables = loaded.plugin_tables()
+    host = Host.load(choices, loaded.constraints.check_plugin, tables)
+    for warning in tables.warnings:
+        warn(warning)
+    return host
 
 
 def say(message: str) -> None:

@@ -20,7 +20,7 @@ from codex_core.config.files import decode, read_file
 from codex_core.discovery import code_locations
 from codex_core.errors import ConfigError, UsageError
 from codex_core.hookspecs import ApprovalPolicy
-from codex_core.host import Host, select
+from codex_core.host import select
 from codex_core.sandbox.policy import build_policy
 from codex_core.types import Action, SafetyClass
 
@@ -133,7 +133,7 @@ def _reviewer(loaded: Loaded) -> Reviewer:
         code_locations=code_locations(),
     )
     choices = [one for one in select(loaded.config, os_backend()) if one.namespace == ApprovalPolicy.namespace]
-    return reviewer(loaded, policy, Host.load(choices))
+    return reviewer(loaded, policy, options.load_host(loaded, choices))
 
 
 def render_check(answer: dict[str, Any]) -> str:

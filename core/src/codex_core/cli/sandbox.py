@@ -22,7 +22,7 @@ from codex_core.types import Command, SandboxMode
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from codex_core.config.requirements import Constraints
+    from codex_core.config import Loaded
     from codex_core.sandbox.policy import SandboxPolicy, SandboxSettings
     from codex_core.types import CommandResult
 
@@ -67,7 +67,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(asked: options.Given, words: Sequence[str]) -> int:
-    settings, environment, codex_home, constraints = _settings(asked)
+    settings, environment, codex_home, loaded = _settings(asked)
     policy = build_policy(
         settings,
         cwd=asked.cwd,
@@ -86,12 +86,12 @@ def _run(asked: options.Given, words: Sequence[str]) -> int:
         from codex_core.sandbox.terminal import attach
 
         return attach(DirectLauncher(), command).returncode
-    if constraints is not None and constraints.requirements:
-        return _by_host(policy, command, backend, constraints)
+    if loaded is not None and loaded.constraints.requirements:
+        return _by_host(policy, command, backend, loaded)
     try:
         plugin = discovery.find(_COMMANDS, backend)
     except PluginNotFoundError:
-        return _by_host(policy, command, backend, None)
+        return _by_host(policy, command, backend, loaded)
     if plugin.distribution != discovery.find(_BACKENDS, backend).distribution:
         reason = f"it comes from {plugin.distribution}, and the backend does not: uninstall one of them"
         raise PluginConflictError(_COMMANDS, backend, reason)
@@ -108,25 +108,26 @@ def _told(result: CommandResult) -> int:
     return result.returncode
 
 
-def _settings(asked: options.Given) -> tuple[SandboxSettings, EnvironmentSettings, str, Constraints | None]:
+def _settings(asked: options.Given) -> tuple[SandboxSettings, EnvironmentSettings, str, Loaded | None]:
     found = quick.settings(cwd=asked.cwd, overrides=asked.overrides)
     if found is not None:
         return found.sandbox, EnvironmentSettings(), found.codex_home, None
     loaded = options.load_given(asked)
     config = loaded.config
-    return config.sandbox_settings(), config.environment_settings(), loaded.codex_home, loaded.constraints
+    return config.sandbox_settings(), config.environment_settings(), loaded.codex_home, loaded
 
 
-def _by_host(policy: SandboxPolicy, command: Command, backend: str, constraints: Constraints | None) -> int:
+def _by_host(policy: SandboxPolicy, command: Command, backend: str, loaded: Loaded | None) -> int:
     """Take the long way: for a backend that has no command of its own, and where constraints have a say."""
     from codex_core.hookspecs import SandboxBackend
     from codex_core.host import Choice, Host
     from codex_core.sandbox.terminal import attach
 
     choice = Choice(SandboxBackend.namespace, backend, "sandbox_backend", "the command line asks for it")
-    launcher = Host.load([choice], constraints.check_plugin if constraints else None).launcher(policy)
+    host = options.load_host(loaded, [choice]) if loaded else Host.load([choice])
+    launcher = host.launcher(policy)
     try:
-        violation = constraints.check_strength(launcher.strength) if constraints else None
+        violation = loaded.constraints.check_strength(launcher.strength) if loaded else None
         if violation is not None:
             raise NotPermittedError(f"not permitted: {violation}")
         return _told(attach(launcher, command))

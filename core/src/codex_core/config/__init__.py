@@ -10,12 +10,22 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from codex_core.config.layers import Origin
-    from codex_core.config.loading import Loaded, load_config
+    from codex_core.config.loading import Loaded, changed, load_config
     from codex_core.config.model import Config
     from codex_core.config.overrides import Override, parse_override
     from codex_core.config.sources import ConfigContext, Layer
 
-__all__ = ["Config", "ConfigContext", "Layer", "Loaded", "Origin", "Override", "load_config", "parse_override"]
+__all__ = [
+    "Config",
+    "ConfigContext",
+    "Layer",
+    "Loaded",
+    "Origin",
+    "Override",
+    "changed",
+    "load_config",
+    "parse_override",
+]
 
 _HOMES = {
     "Config": "model",
@@ -24,6 +34,7 @@ _HOMES = {
     "Loaded": "loading",
     "Origin": "layers",
     "Override": "overrides",
+    "changed": "loading",
     "load_config": "loading",
     "parse_override": "overrides",
 }

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union, get_args, get_
 from pydantic import ValidationError
 
 from codex_core.config.keys import dotted, quoted, shown
-from codex_core.config.model import BackendTable, Config, ExporterTable, Table, is_plugin_table
+from codex_core.config.model import BackendTable, Config, ExporterTable, PluginTable, is_plugin_table
 from codex_core.errors import ConfigError
+from codex_core.table import Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -35,7 +36,7 @@ _EXPECTED = {
     "model_type": "a table",
 }
 _ENUM_VALUE = re.compile(r"'([^']*)'")
-_PLUGIN_TABLES = (BackendTable, ExporterTable)
+_PLUGIN_TABLES = (BackendTable, ExporterTable, PluginTable)
 """Models of tables in which a plugin may have keys of its own."""
 _SLIP = 0.87
 """How like a known key a name must be to count as a slip of the pen rather than a plugin's name."""
@@ -55,6 +56,14 @@ def without_unknown(layer: Layer, model: type[Table] = Config) -> tuple[Layer, t
     return replace(layer, values=_known(layer.values, model, (), unknown)), tuple(unknown)
 
 
+def known_values(
+    values: Mapping[str, Any], fields: Mapping[str, TableField], path: tuple[str, ...]
+) -> tuple[dict[str, Any], tuple[Unknown, ...]]:
+    """Split the table at *path* into the values of *fields*, as :func:`table_fields` gives them, and unknown keys."""
+    unknown: list[Unknown] = []
+    return _known_fields(values, fields, path, unknown), tuple(unknown)
+
+
 def validate(layer: Layer, model: type[TableT]) -> TableT:
     """Check the types and values of a layer, and give them as the model.
 
@@ -63,7 +72,7 @@ def validate(layer: Layer, model: type[TableT]) -> TableT:
     try:
         return model.model_validate(layer.values)
     except ValidationError as error:
-        lines = _error_lines(layer, error)
+        lines = error_lines(layer, error)
         more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
         raise ConfigError(lines[0] + more) from None
 
@@ -73,12 +82,13 @@ def errors(layer: Layer, model: type[Table]) -> tuple[str, ...]:
     try:
         model.model_validate(layer.values)
     except ValidationError as error:
-        return _error_lines(layer, error)
+        return error_lines(layer, error)
     return ()
 
 
-def _error_lines(layer: Layer, error: ValidationError) -> tuple[str, ...]:
-    return tuple(_error_line(layer, detail) for detail in error.errors(include_url=False))
+def error_lines(layer: Layer, error: ValidationError, path: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """Say what pydantic found wrong with the table of a layer that stands at *path*, a line each."""
+    return tuple(_error_line(layer, detail, path) for detail in error.errors(include_url=False))
 
 
 def unknown_path(path: Sequence[str], model: type[Table] = Config) -> Unknown | None:
@@ -94,12 +104,22 @@ def unknown_path(path: Sequence[str], model: type[Table] = Config) -> Unknown | 
 def _known(
     values: Mapping[str, Any], model: type[Table], path: tuple[str, ...], unknown: list[Unknown]
 ) -> dict[str, Any]:
-    fields = table_fields(model)
+    return _known_fields(values, table_fields(model), path, unknown, extra=model in _PLUGIN_TABLES)
+
+
+def _known_fields(
+    values: Mapping[str, Any],
+    fields: Mapping[str, TableField],
+    path: tuple[str, ...],
+    unknown: list[Unknown],
+    *,
+    extra: bool = False,
+) -> dict[str, Any]:
     kept = {}
     for key, value in values.items():
         if key in fields:
             below = fields[key]
-        elif model in _PLUGIN_TABLES:
+        elif extra:
             kept[key] = value
             continue
         elif table := _plugin_table((*path, key), value, fields):
@@ -119,12 +139,15 @@ def _known(
     return kept
 
 
-def table_fields(model: type[Table]) -> dict[str, tuple[type[Table], bool] | None]:
+TableField = tuple[type[Table], bool] | None
+
+
+def table_fields(model: type[Table]) -> dict[str, TableField]:
     """Map each key of a model to the model of its table, and whether that is a table of such tables."""
     return {field.alias or name: _table_of(field.annotation) for name, field in model.model_fields.items()}
 
 
-def _table_of(annotation: Any) -> tuple[type[Table], bool] | None:  # noqa: ANN401 - annotations have no type of their own
+def _table_of(annotation: Any) -> TableField:  # noqa: ANN401 - annotations have no type of their own
     if isinstance(annotation, type) and issubclass(annotation, Table):
         return annotation, False
     origin = get_origin(annotation)
@@ -139,7 +162,9 @@ def _plugin_table(path: Sequence[str], value: object, fields: Iterable[str]) -> 
     """Give the model of a table that a plugin owns, None for a key that is none, or a slip of the pen."""
     if not isinstance(value, dict) or not is_plugin_table(path) or _nearest(path[-1], fields, _SLIP):
         return None
-    return BackendTable if len(path) == 1 else ExporterTable
+    if len(path) == 1:
+        return BackendTable
+    return ExporterTable if path[0] == "otel" else PluginTable
 
 
 def _nearest(key: str, known_keys: Iterable[str], likeness: float = 0.6) -> str | None:
@@ -154,12 +179,14 @@ def unknown_line(layer: Layer, unknown: Unknown) -> str:
     return f"{layer.place(unknown.path)}: unknown key {dotted(layer.spelled(unknown.path))}{guess}"
 
 
-def _error_line(layer: Layer, error: ErrorDetails) -> str:
-    path = layer.spelled(tuple(part for part in error["loc"] if part != "[key]"))
+def _error_line(layer: Layer, error: ErrorDetails, above: tuple[str, ...]) -> str:
+    path = layer.spelled((*above, *(part for part in error["loc"] if part != "[key]")))
     kind = error["type"]
-    found = "" if kind in {"missing", "extra_forbidden"} else f"{shown(error['input'])} is not allowed"
+    if kind == "missing":
+        return f"{layer.place(path)}: {dotted(path)} is missing"
+    found = f"{shown(error['input'])} is not allowed"
     expected = _EXPECTED.get(kind)
     if kind == "enum":
         expected = "one of " + ", ".join(quoted(value) for value in _ENUM_VALUE.findall(error["ctx"]["expected"]))
-    said = f"{found}; expected {expected}" if expected else f"{found}: {error['msg']}"
+    said = f"{found}; expected {expected}" if expected else f"{found}: {error['msg'].removeprefix('Value error, ')}"
     return f"{layer.place(path)}: {dotted(path)}: {said}"

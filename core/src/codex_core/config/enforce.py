@@ -1,8 +1,9 @@
 """What happens to a configured value that the constraints do not allow.
 
-On the command line it is refused: somebody asked for it just now and is there to choose again.  In a
-file it is replaced by the least strict value that is allowed and no looser than what was asked for,
-with a warning; where there is none, the start is refused.  So a constraint never loosens anything.
+On the command line and inside a session it is refused: somebody asked for it just now and is there to
+choose again.  In a file it is replaced by the least strict value that is allowed and no looser than what
+was asked for, with a warning; where there is none, the start is refused.  So a constraint never loosens
+anything.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from codex_core.config.keys import dotted, shown
 from codex_core.config.layers import givers
 from codex_core.config.requirements import STRICTEST_FIRST, Constraints, Violation
-from codex_core.config.sources import DEFAULTS, FLAGS, OVERRIDES, REQUIREMENTS, Layer
+from codex_core.config.sources import DEFAULTS, FLAGS, OVERRIDES, REQUIREMENTS, SESSION, Layer
 from codex_core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def enforce(
 ) -> tuple[tuple[Layer, ...], tuple[str, ...]]:
     """Give the layers that replace what is not allowed, and a warning for each value that was configured.
 
-    Raises ConfigError for a value that came from the command line or that nothing can replace.
+    Raises ConfigError for a value that came from the command line or a session, or that nothing can replace.
     """
     replacements, warnings = [], []
     for path, value in constrained(config):
@@ -41,7 +42,7 @@ def enforce(
         giver = next(iter(givers(layers, path)), None)
         place = f"{giver.place(path)}: " if giver is not None else ""
         instead = _instead(constraints, path, value)
-        if instead is None or (giver is not None and giver.precedence in {OVERRIDES, FLAGS}):
+        if instead is None or (giver is not None and giver.precedence in {OVERRIDES, FLAGS, SESSION}):
             raise ConfigError(f"{place}{violation}")
         replacements.append(_layer(violation, path, instead))
         if giver is not None and giver.precedence > DEFAULTS:

@@ -12,9 +12,10 @@ from codex_core.config.defaults import AUTO, BACKENDS, BY_TRUST, CAREFUL, reposi
 from codex_core.config.enforce import enforce
 from codex_core.config.headers import checked_header, expanded
 from codex_core.config.keys import dotted, quoted, shown, visible
-from codex_core.config.layers import Origin, find, givers, merge_layers, origins
-from codex_core.config.model import EXPORTERS, Config, is_plugin_table
+from codex_core.config.layers import Origin, find, givers, merge, merge_layers, origins
+from codex_core.config.model import EXPORTERS, GATES, Config, Plugins, is_plugin_table
 from codex_core.config.overrides import Override, parse_override
+from codex_core.config.plugin_tables import PluginTables
 from codex_core.config.requirements import Constraints
 from codex_core.config.sources import ConfigContext, Layer
 from codex_core.config.spelling import TOOLS_WEB_SEARCH, canonical
@@ -45,6 +46,12 @@ class Loaded:
     defaults_note: str | None = None
     """One line for the user where nothing chose the mode."""
     context: ConfigContext = field(kw_only=True, repr=False)
+    strict: bool = field(default=False, kw_only=True)
+    """Whether a key that is not known is an error."""
+
+    def plugin_tables(self) -> PluginTables:
+        """Give what hands plugins their settings; its warnings are complete once they are loaded."""
+        return PluginTables(self.layers, self.values, self.strict)
 
     def exporter_settings(self) -> dict[str, Any]:
         """Give the settings of the chosen exporter, with the variables in its headers expanded.
@@ -92,9 +99,33 @@ def load_config(
     constraints = requirements.load(context)
     managed = check((*sources.managed_layers(context), *mdm.config_layers(context)))
     base = check(sources.user_layers(context))
-    base = _sorted((*base, *check(_third_party_layers(managed, constraints, context))))
+    tables = PluginTables(managed, merge_layers(managed), strict)
+    base = _sorted((*base, *check(_third_party_layers(tables, constraints, context))))
     chosen = (*base, *check(sources.override_layers(words, merge_layers(base))), *managed)
+    check.warn(tables.warnings)
     _refuse_config_sources(chosen)
+    return _settled(chosen, constraints, check)
+
+
+def changed(loaded: Loaded, values: Mapping[str, Any]) -> Loaded:
+    """Lay what is chosen inside a session over everything that was loaded, within the constraints.
+
+    *values* is a table, such as ``{"approval_policy": "never"}``; what was chosen before stays, unless it is
+    chosen anew.  The warnings are those of this change.
+
+    Raises ConfigError for values that are wrong or not allowed; nothing is changed then.
+    """
+    check = _Check(loaded.context, strict=loaded.strict)
+    computed = {sources.DEFAULTS, sources.PROFILE, sources.SESSION, sources.REQUIREMENTS}
+    chosen = [layer for layer in loaded.layers if layer.precedence not in computed]
+    before = merge_layers(layer for layer in loaded.layers if layer.precedence == sources.SESSION)
+    session = Layer("session", sources.SESSION, merge(before, values))
+    return _settled((*chosen, *check([session])), loaded.constraints, check)
+
+
+def _settled(chosen: Sequence[Layer], constraints: Constraints, check: _Check) -> Loaded:
+    """Add to the layers that somebody wrote what follows from them, and enforce the constraints."""
+    context = check.context
     chosen = _sorted((*chosen, *check(_profile_layers(chosen))))
     layers = (*_default_layers(context, chosen), *chosen)
     config = Config.model_validate(merge_layers(layers))
@@ -111,6 +142,7 @@ def load_config(
         constraints=constraints,
         defaults_note=_defaults_note(context, layers, values),
         context=context,
+        strict=check.strict,
     )
 
 
@@ -123,8 +155,8 @@ class _Check:
 
     def __init__(self, context: ConfigContext, *, strict: bool) -> None:
         self.warnings: list[str] = []
-        self._context = context
-        self._strict = strict
+        self.context = context
+        self.strict = strict
 
     def __call__(self, layers: Iterable[Layer]) -> tuple[Layer, ...]:
         return tuple(map(self._checked, layers))
@@ -132,12 +164,12 @@ class _Check:
     def warn(self, about: Iterable[str]) -> None:
         """Collect warnings; raises ConfigError for the first where warnings are errors."""
         for line in about:
-            if self._strict:
+            if self.strict:
                 raise ConfigError(line)
             self.warnings.append(line)
 
     def _checked(self, layer: Layer) -> Layer:
-        layer = canonical(layer, folder=self._folder(layer), environ=self._context.environ)
+        layer = canonical(layer, folder=self._folder(layer), environ=self.context.environ)
         layer, unknown = checks.without_unknown(layer)
         self.warn(checks.unknown_line(layer, one) for one in unknown)
         checks.validate(layer, Config)
@@ -145,22 +177,20 @@ class _Check:
 
     def _folder(self, layer: Layer) -> str | None:
         """Say where the relative paths of a layer start; None where it has no place to start at."""
-        if layer.precedence in {sources.OVERRIDES, sources.FLAGS}:
-            return self._context.cwd
+        if layer.precedence in {sources.OVERRIDES, sources.FLAGS, sources.SESSION}:
+            return self.context.cwd
         if layer.precedence == sources.MDM or layer.path is None or not os.path.isabs(layer.path):
             return None
         return os.path.dirname(layer.path)
 
 
-def _third_party_layers(
-    managed: Sequence[Layer], constraints: Constraints, context: ConfigContext
-) -> tuple[Layer, ...]:
-    names = find(merge_layers(managed), CONFIG_SOURCES)[1]
+def _third_party_layers(managed: PluginTables, constraints: Constraints, context: ConfigContext) -> tuple[Layer, ...]:
+    names = find(managed.values, CONFIG_SOURCES)[1]
     if not names:
         return ()
     from codex_core.config import third_party
 
-    return third_party.load(names, constraints, context)
+    return third_party.load(names, constraints, context, managed)
 
 
 def _refuse_config_sources(layers: Iterable[Layer]) -> None:
@@ -222,17 +252,19 @@ def _defaults_note(context: ConfigContext, layers: Sequence[Layer], values: Mapp
 
 def _without_effect(layers: Sequence[Layer], values: Mapping[str, Any]) -> Iterator[str]:
     """Warn of the tables of plugins that are neither known nor chosen: most are slips of the pen."""
-    otel = values.get("otel", {})
-    for prefix, table, names, chooser, chosen in (
-        ("sandbox_", values, BACKENDS, "sandbox_backend", values.get("sandbox_backend")),
-        ("", otel, EXPORTERS, "otel.exporter", otel.get("exporter")),
+    otel, plugins = values.get("otel", {}), values.get("plugins", {})
+    listed = [name for key in Plugins.model_fields for name in plugins.get(key, ())]
+    chosen_plugins = {*GATES, values.get("approval_policy"), *listed}
+    for above, table, prefix, chosen, reason in (
+        ((), values, "sandbox_", {*BACKENDS, values.get("sandbox_backend")}, "sandbox_backend is not"),
+        (("otel",), otel, "", {*EXPORTERS, otel.get("exporter")}, "otel.exporter is not"),
+        (("plugins",), plugins, "", chosen_plugins, "nothing chooses a plugin"),
     ):
         for key in table:
-            name = key.removeprefix(prefix)
-            path = (key,) if table is values else ("otel", key)
-            if is_plugin_table(path) and name not in names and name != chosen:
+            path, name = (*above, key), key.removeprefix(prefix)
+            if is_plugin_table(path) and name not in chosen:
                 place = givers(layers, path)[0].place(path)
-                yield f"{place}: {dotted(path)} has no effect: {chooser} is not {quoted(name)}"
+                yield f"{place}: {dotted(path)} has no effect: {reason} {quoted(name)}"
 
 
 def _deprecations(layers: Sequence[Layer], values: Mapping[str, Any]) -> Iterator[str]:

@@ -1,19 +1,20 @@
 """The configuration as frozen pydantic models: every key, its type, its default, what it means.
 
 The reference page (docs/configuration.md) and the JSON Schema are made from these models, so the
-descriptions are written for users.  Plugins own two kinds of table: ``[sandbox_<backend>]``, and
-``[otel.<exporter>]``; core knows the keys in them that it acts on itself and passes on the others.
+descriptions are written for users.  Plugins own three kinds of table: ``[sandbox_<backend>]``,
+``[otel.<exporter>]``, and ``[plugins.<name>]``; core knows the keys in them that it acts on itself, and the
+others are checked against the model that the plugin brings.
 """
 
 from __future__ import annotations
 
-import os
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from codex_core.table import Table, build
 from codex_core.types import ApprovalMode, Limits, Promise, ProtectGit, SandboxMode
 
 if TYPE_CHECKING:
@@ -91,6 +92,8 @@ class Verbosity(StrEnum):
 
 EXPORTERS = ("none", "otlp-http", "otlp-grpc")
 """The exporters that come with this project; plugins bring others."""
+GATES = ("web_search",)
+"""The tools that a gate of this project speaks for; such a gate need not be chosen."""
 
 # TOML has neither enumerations nor tuples: such fields read strings and arrays, all others are strict.
 _LAX = Field(strict=False)
@@ -108,23 +111,6 @@ def _domain(text: str) -> str:
 
 
 Domains = Annotated[tuple[Annotated[str, AfterValidator(_domain)], ...], _LAX]
-
-
-_NO_PLUGINS = "PYDANTIC_DISABLE_PLUGINS"
-_BEFORE = os.environ.get(_NO_PLUGINS)
-# Any distribution on the path can declare a plugin of pydantic's, a folder in the workspace too, and pydantic would
-# import it for the first model.  So all models that stand by themselves are built here, while that is switched off.
-os.environ[_NO_PLUGINS] = "__all__"
-
-
-class Table(BaseModel):
-    """A TOML table.  Unknown keys are taken out, with a warning, before one is built.
-
-    A table inside a table has ``{}`` for its default, which is validated: an instance there would have to
-    be built, each by itself, when this module is imported.
-    """
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", defer_build=True)
 
 
 class WorkspaceWrite(Table):
@@ -247,8 +233,17 @@ class Project(Table):
     )
 
 
+class PluginTable(Table):
+    """Settings of one plugin that is neither a backend nor an exporter; the plugin checks them."""
+
+    model_config = ConfigDict(extra="allow")
+
+
 class Plugins(Table):
     """Which installed plugins take part, by the name of their entry point."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, PluginTable] = Field(init=False)
 
     approval_policies: Strings = Field(
         default=(),
@@ -442,12 +437,17 @@ class Config(Table):
 
 
 def is_plugin_table(path: Sequence[str]) -> bool:
-    """Say whether a key path is where a plugin has its table: ``sandbox_<backend>`` or ``otel.<exporter>``."""
+    """Say whether a key path is where a plugin has its table.
+
+    That is ``sandbox_<backend>``, ``otel.<exporter>``, or ``plugins.<name>`` for all others.
+    """
     match path:
         case [key]:
             return key.startswith("sandbox_") and key not in Config.model_fields
         case ["otel", key]:
             return key not in Otel.model_fields
+        case ["plugins", key]:
+            return key not in Plugins.model_fields
     return False
 
 
@@ -495,9 +495,5 @@ class Requirements(Table):
     rules: tuple[RuleTable, ...] = Field(default=(), strict=False, description="Commands that are restricted.")
 
 
-for _model in (Config, BackendTable, ExporterTable, Requirements):
-    _model.model_rebuild(force=True)
-if _BEFORE is None:
-    del os.environ[_NO_PLUGINS]
-else:
-    os.environ[_NO_PLUGINS] = _BEFORE
+for _model in (Config, BackendTable, ExporterTable, PluginTable, Requirements):
+    build(_model)

@@ -13,8 +13,17 @@ from enum import StrEnum
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
-from codex_core.config.model import BackendTable, Bytes, Config, ExporterTable, Requirements, RuleTable, Table
+from codex_core.config.model import (
+    BackendTable,
+    Bytes,
+    Config,
+    ExporterTable,
+    PluginTable,
+    Requirements,
+    RuleTable,
+)
 from codex_core.config.writing import toml
+from codex_core.table import Table
 from codex_core.types import Promise
 
 if TYPE_CHECKING:
@@ -45,6 +54,7 @@ Each layer lies over the ones above it in this table. Tables merge; everything e
 | `flags` | `--sandbox`, `--ask-for-approval`, `--add-dir` and the like |
 | `managed` | `/etc/codex/managed_config.toml`; on Windows `managed_config.toml` in `.codex` of the user's profile folder |
 | `mdm` | macOS managed preferences: `config_toml_base64` of `com.openai.codex` |
+| `session` | what was chosen inside a session, such as with `/approvals`; gone when it ends |
 | `requirements` | what a constraint puts in the place of a value that it does not allow |
 
 The files are TOML 1.1: inline tables may go over several lines. Relative paths and `~` start at the folder of the
@@ -77,6 +87,10 @@ A layer above may choose an exporter by its bare name and leave the details to a
 {tls}
 
 {tls_keys}
+
+### `[plugins.<name>]`
+
+{plugin} What each plugin knows, its own documentation says, and `codex config schema` where it is chosen.
 """
 
 _REQUIREMENTS = """\
@@ -111,6 +125,7 @@ def page() -> str:
             exporter_keys=_keys(ExporterTable),
             tls=_sentence(tls),
             tls_keys=_keys(tls),
+            plugin=_sentence(PluginTable),
         ),
         _REQUIREMENTS.format(keys=_keys(Requirements), rule=_sentence(RuleTable), rule_keys=_keys(RuleTable)),
     ]

@@ -5,10 +5,15 @@ Made from the models, and widened by the spellings that are accepted besides the
 
 from __future__ import annotations
 
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from codex_core.config.defaults import BACKENDS
-from codex_core.config.model import BackendTable, Config, ExporterTable, Requirements, Table
+from codex_core.config.model import BackendTable, Config, ExporterTable, PluginTable, Requirements
+from codex_core.table import Table, build
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 DIALECT = "http://json-schema.org/draft-07/schema#"
 """What editors of TOML understand."""
@@ -19,8 +24,14 @@ OTHER_BACKENDS = "^sandbox_([^mwb]|m[^o]|w[^o]|b[^a])"
 ``sandbox_backend`` by their first letters: the regular expressions of editors cannot look ahead."""
 
 
-def config_schema() -> dict[str, Any]:
-    """Describe ``config.toml`` and ``managed_config.toml``."""
+def config_schema(
+    plugins: Mapping[tuple[str, ...], type[Table] | None] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Describe ``config.toml`` and ``managed_config.toml``.
+
+    *plugins* are those whose tables are described to the last key: the models of their settings, None for one
+    that has none, by the path of the table.
+    """
     schema = _schema(Config, "Configuration of codex-core")
     definitions = schema["definitions"]
     backend, exporter = _reference(definitions, BackendTable), _reference(definitions, ExporterTable)
@@ -35,7 +46,24 @@ def config_schema() -> dict[str, Any]:
         **{key: chooser[key] for key in ("default", "description", "title")},
         "anyOf": [{"type": "string"}, named],
     }
+    definitions["Plugins"]["additionalProperties"] = _reference(definitions, PluginTable)
+    for path, model in plugins.items():
+        table = definitions["Plugins"] if path[0] == "plugins" else otel if path[0] == "otel" else schema
+        table["properties"][path[-1]] = _plugin_schema(definitions, path, model)
     return schema
+
+
+def _plugin_schema(definitions: dict[str, Any], path: tuple[str, ...], model: type[Table] | None) -> dict[str, Any]:
+    """Describe the table of one plugin: the keys that core knows, and its own."""
+    core = definitions[{"otel": "ExporterTable", "plugins": "PluginTable"}.get(path[0], "BackendTable")]
+    if model is None:
+        return {**core, "additionalProperties": False}
+    build(model)
+    prefix = ".".join(path)  # models of different plugins may have one name
+    schema = model.model_json_schema(by_alias=True, ref_template=f"#/definitions/{prefix}.{{model}}")
+    definitions.update({f"{prefix}.{name}": _without_null(one) for name, one in schema.get("$defs", {}).items()})
+    own = _without_null(schema)
+    return {**core, **own, "properties": {**core["properties"], **own["properties"]}}
 
 
 def requirements_schema() -> dict[str, Any]:

@@ -12,6 +12,7 @@ precedence  layer            what
 31          ``flags``        ``--sandbox``, ``--add-dir`` and the like
 40          ``managed``      ``/etc/codex/managed_config.toml``
 50          ``mdm``          macOS managed preferences (see :mod:`codex_core.config.mdm`)
+55          ``session``      what was chosen inside a session; gone when it ends
 60          ``requirements`` what constraints put in the place of a value that they refuse
 =========== ================ ==========================================================
 
@@ -43,6 +44,7 @@ OVERRIDES = 30
 FLAGS = 31
 MANAGED = 40
 MDM = 50
+SESSION = 55
 REQUIREMENTS = 60
 
 USER_FILE = "config.toml"

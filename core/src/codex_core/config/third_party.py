@@ -20,16 +20,19 @@ from codex_core.hookspecs import ConfigSource
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from codex_core.config.plugin_tables import PluginTables
     from codex_core.config.requirements import Constraints
     from codex_core.config.sources import ConfigContext
 
 _SCALARS = (str, bool, int, float, datetime, date, time)
 
 
-def load(names: Iterable[str], constraints: Constraints, context: ConfigContext) -> tuple[Layer, ...]:
-    """Load the sources of these names and collect their layers.
+def load(
+    names: Iterable[str], constraints: Constraints, context: ConfigContext, managed: PluginTables
+) -> tuple[Layer, ...]:
+    """Load the sources of these names, with settings out of the managed layers, and collect their layers.
 
-    Raises ConfigError where the constraints do not allow a source, PluginError where one is missing,
+    Raises ConfigError where a source is not allowed or its settings are wrong, PluginError where one is missing,
     broken or ambiguous, and as :func:`collect`.
     """
     point = ExtensionPoint(ConfigSource)
@@ -37,7 +40,7 @@ def load(names: Iterable[str], constraints: Constraints, context: ConfigContext)
         violation = constraints.check_plugin(discovery.find(point.namespace, name).distribution)
         if violation is not None:
             raise ConfigError(f"the config source {quoted(name)}: {violation}")
-        point.load(name)
+        point.load(name, managed)
     return collect(point, context)
 
 

@@ -7,8 +7,10 @@ import json
 import threading
 from typing import TYPE_CHECKING, Any
 
+from codex_core import Table
 from codex_core.errors import ConfigError
 from codex_core.hookspecs import Exporter, hookimpl
+from pydantic import Field
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,16 +49,24 @@ class LinesSink:
         self._file.close()
 
 
+class LinesSettings(Table):
+    """The table ``[otel.acme-lines]``."""
+
+    path: str = Field(description="The file to write to.")
+
+
 class LinesExporter(Exporter):
     """The exporter ``acme-lines``."""
 
+    settings_model = LinesSettings
+
+    def __init__(self, settings: LinesSettings) -> None:
+        self._path = settings.path
+
     @hookimpl
-    def open_sink(self, settings: Mapping[str, Any], resource: Mapping[str, str]) -> LinesSink:
-        """Open the file; raises ConfigError where none is named, or it cannot be opened."""
-        path = settings.get("path")
-        if not isinstance(path, str):
-            raise ConfigError("otel.acme-lines.path: name the file to write to")
+    def open_sink(self, settings: Mapping[str, Any], resource: Mapping[str, str]) -> LinesSink:  # noqa: ARG002 - headers and the like
+        """Open the file; raises ConfigError where it cannot be opened."""
         try:
-            return LinesSink(open(path, "a", encoding="utf-8"), resource)
+            return LinesSink(open(self._path, "a", encoding="utf-8"), resource)
         except OSError as error:
-            raise ConfigError(f"otel.acme-lines.path: {path}: {error.strerror}") from None
+            raise ConfigError(f"otel.acme-lines.path: {self._path}: {error.strerror}") from None
