@@ -36,6 +36,13 @@ class ConversationStarts(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConversationChanges(ConversationStarts):
+    """A session goes on under another policy."""
+
+    name: ClassVar[str] = "codex.conversation_changes"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UserPrompt(Event):
     """A person said something; *prompt* is redacted unless the configuration says otherwise."""
 

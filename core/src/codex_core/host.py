@@ -181,10 +181,11 @@ class Host:
             if choice.namespace == ToolGate.namespace:
                 host._load_gate(choice.name)
             else:
-                host._load(choice)
+                host.add(choice)
         return host
 
-    def _load(self, choice: Choice) -> None:
+    def add(self, choice: Choice) -> None:
+        """Load one more plugin that is no gate; raises as :meth:`load`."""
         point = next(point for point in self.points if point.namespace == choice.namespace)
         try:
             self._require_allowed(choice.namespace, choice.name)

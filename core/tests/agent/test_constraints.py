@@ -6,17 +6,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 from codex_core.agent.session import Session
+from codex_core.approval.prompt import Answer, Choice
 from codex_core.config import load_config
 from codex_core.discovery import Plugin
-from codex_core.errors import ConfigError, NotPermittedError, PluginLoadError, SandboxUnavailableError
+from codex_core.errors import ConfigError, NotPermittedError, PluginLoadError, SandboxUnavailableError, UsageError
 from codex_core.hookspecs import ApprovalPolicy, Exporter, SandboxBackend, hookimpl
-from codex_core.host import Choice, Host
+from codex_core.host import Choice as PluginChoice
+from codex_core.host import Host
 from codex_core.types import Decision, Strength, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from codex_core.approval.prompt import Question
     from codex_core.config import Loaded
     from codex_core.events import Event
     from codex_core.sandbox.policy import SandboxPolicy
@@ -131,7 +134,7 @@ def test_a_plugin_of_a_distribution_that_is_not_allowed_is_not_loaded(
     monkeypatch.setattr("codex_core.discovery.find", lambda *_: found)
     constraints = load('allowed_plugins = ["codex-sandbox-linux"]').constraints
     with pytest.raises(error, match='a plugin from "acme" is not allowed'):
-        Host.load([Choice(namespace, "x", "key", "why")], constraints.check_plugin)
+        Host.load([PluginChoice(namespace, "x", "key", "why")], constraints.check_plugin)
 
 
 def test_a_gate_of_a_distribution_that_is_not_allowed_forbids(
@@ -141,7 +144,116 @@ def test_a_gate_of_a_distribution_that_is_not_allowed_forbids(
     found = Plugin("x", "no_such_module:X", namespace, "acme", "1.0", "/")
     monkeypatch.setattr("codex_core.discovery.find", lambda *_: found)
     constraints = load('allowed_plugins = ["codex-sandbox-linux"]').constraints
-    loaded = Host.load([Choice(namespace, "x", "key", "why")], constraints.check_plugin)
+    loaded = Host.load([PluginChoice(namespace, "x", "key", "why")], constraints.check_plugin)
     verdict = loaded.gate_tool("web_search", {})
     assert verdict is not None
     assert verdict.decision is Decision.FORBID
+
+
+READ_ONLY = {"sandbox_mode": "read-only"}
+FULL = {"sandbox_mode": "danger-full-access", "approval_policy": "never"}
+
+
+def test_a_session_may_change_managed_values_and_the_next_one_starts_with_them_again(
+    load: Callable[..., Loaded], tmp_path: Path
+) -> None:
+    (tmp_path / "root" / "etc" / "codex" / "managed_config.toml").write_text('sandbox_mode = "read-only"\n')
+    with Session(load(), host=host()) as session:
+        assert session.policy.mode == "read-only"
+        session.change({"sandbox_mode": "workspace-write"})
+        assert session.policy.mode == "workspace-write"
+        assert session.loaded.origins["sandbox_mode"].layer == "session"
+    with Session(load(), host=host()) as session:
+        assert session.policy.mode == "read-only"
+        assert session.loaded.origins["sandbox_mode"].layer == "managed"
+
+
+@pytest.mark.parametrize(
+    ("line", "values"),
+    [
+        ('allowed_sandbox_modes = ["read-only"]', {"sandbox_mode": "workspace-write"}),
+        ('allowed_approval_policies = ["untrusted"]', {"approval_policy": "never"}),
+        ('allowed_web_search_modes = ["cached"]', {"web_search": "live"}),
+        ('minimum_strength = ["writes"]', FULL),
+        ("allow_network_access = false", {"sandbox_workspace_write": {"network_access": True}}),
+        ('allowed_domains = ["a.example"]', {"sandbox_workspace_write": {"allowed_domains": ["b.example"]}}),
+    ],
+)
+def test_a_change_that_the_constraints_do_not_allow_is_refused_and_changes_nothing(
+    load: Callable[..., Loaded], line: str, values: dict[str, Any]
+) -> None:
+    user = 'approval_policy = "untrusted"\nsandbox_mode = "read-only"\nweb_search = "disabled"\n'
+    with Session(load("", user), host=host()) as session:
+        session.change(values)  # without constraints it can be done
+    with Session(load(line, user), host=host()) as session:
+        before = session.loaded
+        with pytest.raises(ConfigError, match=r"requirements\.toml:1:1 allows .*; only the administrator"):
+            session.change(values)
+        assert session.loaded is before
+        assert (session.config, session.policy.mode) == (before.config, "read-only")
+
+
+@pytest.mark.parametrize("values", [{"otel": {"exporter": "x"}}, {"plugins": {}}, {"profile": "x"}, {"nonsense": 1}])
+def test_what_only_a_new_session_can_change_is_refused(load: Callable[..., Loaded], values: dict[str, Any]) -> None:
+    with Session(load(), host=host()) as session, pytest.raises(UsageError, match="start a new one"):
+        session.change(values)
+
+
+@pytest.mark.parametrize("values", [{"sandbox_mode": "all"}, {"sandbox_workspace_write": {"writable_roots": ["\0"]}}])
+def test_a_wrong_value_changes_nothing(load: Callable[..., Loaded], values: dict[str, Any]) -> None:
+    with Session(load(), host=host()) as session:
+        before = session.loaded
+        with pytest.raises(ConfigError, match=r"^session: "):
+            session.change(values)
+        assert session.loaded is before
+
+
+def test_one_change_stays_when_another_follows(load: Callable[..., Loaded]) -> None:
+    with Session(load(), host=host()) as session:
+        session.change(READ_ONLY)
+        session.change({"approval_policy": "untrusted"})
+        assert (session.config.sandbox_mode, session.config.approval_policy) == ("read-only", "untrusted")
+        session.change({"sandbox_mode": "workspace-write"})
+        assert session.config.sandbox_mode == "workspace-write"
+
+
+def test_nothing_is_changed_while_a_command_runs_or_after_the_end(load: Callable[..., Loaded]) -> None:
+    refused: list[str] = []
+
+    def change(stream: str, data: bytes) -> None:  # noqa: ARG001 - the signature of on_output
+        with pytest.raises(UsageError) as caught:
+            session.change(READ_ONLY)
+        refused.append(str(caught.value))
+
+    with Session(load(), host=host()) as session:
+        session.run(["echo", "now"], on_output=change)
+        assert refused == ["change it when no command is running"]
+        session.change(READ_ONLY)
+    with pytest.raises(UsageError, match="the session is closed"):
+        session.change(READ_ONLY)
+
+
+def test_what_was_allowed_for_the_session_is_asked_again_after_a_change(load: Callable[..., Loaded]) -> None:
+    asked: list[str] = []
+
+    class Asks(ApprovalPolicy):
+        @hookimpl
+        def review(self, action: Action, policy: SandboxPolicy) -> Verdict:  # noqa: ARG002 - the hook's parameters
+            return Verdict(Decision.PROMPT, "hm", "test", unsandboxed=True)
+
+    class Yes:
+        def ask(self, question: Question) -> Answer:
+            asked.append(question.action.argv[0])
+            return Answer(Choice.SESSION)
+
+    made = Host()
+    made.approval_policies.register(Asks(), "asks")
+    made.exporters.register(Remembering(), "none")
+    made.sandbox_backends.register(Unused(), "linux")
+    with Session(load(), Yes(), host=made) as session:
+        for _ in range(2):
+            session.run(["true"])
+        assert asked == ["true"]
+        session.change(READ_ONLY)
+        session.run(["true"])
+        assert asked == ["true", "true"]

@@ -69,7 +69,6 @@ def test_a_mistyped_subcommand_suggests_the_nearest(codex: Codex) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        [],
         ["--"],
         ["--frob"],
         ["run", "do something nice"],

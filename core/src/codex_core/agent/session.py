@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import uuid
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +24,11 @@ from codex_core.agent.patch import parse_patch, paths_of
 from codex_core.agent.review import RULES_FOLDER, reviewer
 from codex_core.approval.memory import REMEMBERED, SessionMemory, add_rule, always
 from codex_core.approval.prompt import Answer, Choice, LinePrompter, Question
-from codex_core.config import load_config
+from codex_core.config import changed, load_config
 from codex_core.discovery import code_locations
 from codex_core.errors import NotPermittedError, SandboxUnavailableError, UsageError
 from codex_core.events import (
+    ConversationChanges,
     ConversationStarts,
     NetworkDecision,
     SandboxOutcome,
@@ -52,10 +54,17 @@ if TYPE_CHECKING:
     from codex_core.config import Config, Loaded, Override
     from codex_core.sandbox.policy import SandboxPolicy
     from codex_core.sandbox.runner import OnOutput
-    from codex_core.types import CommandResult, Denial, Launcher
+    from codex_core.types import CommandResult, Denial, Launcher, Strength
 
 PATCH_TOOL = "apply_patch"
 Changes = tuple[tuple[str, str], ...]
+CHANGEABLE = frozenset(
+    {
+        *("approval_policy", "sandbox_mode", "sandbox_workspace_write", "limits", "shell_environment_policy"),
+        *("web_search", "features", "model", "model_reasoning_effort", "model_reasoning_summary", "model_verbosity"),
+    }
+)
+"""The keys, and tables, that can be changed in a session."""
 EXIT_DEADLINE = 1.5
 """Seconds that telemetry may take at the end of a session."""
 
@@ -99,30 +108,41 @@ class Session:
         *host* is for who brings plugins that are not installed; without it, what the configuration
         names is loaded.
         """
-        self.config: Config = loaded.config
+        self._given_host = host
         self._environ = loaded.context.environ
-        self.policy: SandboxPolicy = build_policy(
-            self.config.sandbox_settings(),
+        self._constraints = loaded.constraints
+        self._rule_file = os.path.join(loaded.codex_home, RULES_FOLDER, REMEMBERED)
+        self._prompter: Prompter = LinePrompter() if prompter is None else prompter
+        self._lock = threading.Lock()
+        self._active = 0
+        self._closed = False
+        self._direct = DirectLauncher()
+        self._settle(loaded)
+        self._emitter = self._open_emitter(loaded.exporter_settings())
+        self._announce(ConversationStarts)
+
+    def _settle(self, loaded: Loaded) -> None:
+        """Build everything that follows from a configuration; where it raises, nothing is changed."""
+        policy = build_policy(
+            loaded.config.sandbox_settings(),
             cwd=loaded.context.cwd,
             environ=self._environ,
             codex_home=loaded.codex_home,
             code_locations=code_locations(),
         )
-        self._constraints = loaded.constraints
-        tables = loaded.plugin_tables()
-        self.host = Host.for_config(self.config, self._constraints.check_plugin, tables) if host is None else host
-        self._reviewer = reviewer(loaded, self.policy, self.host)
+        tables, host = loaded.plugin_tables(), self._given_host
+        host = Host.for_config(loaded.config, self._constraints.check_plugin, tables) if host is None else host
+        review, notices = reviewer(loaded, policy, host), (*tables.warnings, *policy.notices, *_import_early(policy))
+
+        self.loaded = loaded
+        self.config: Config = loaded.config
+        self.policy: SandboxPolicy = policy
+        self.host = host
+        self.notices = notices
+        """What a person should know before the next command, one line each."""
+        self._reviewer = review
         self._memory = SessionMemory()
-        self._rule_file = os.path.join(loaded.codex_home, RULES_FOLDER, REMEMBERED)
-        self._prompter: Prompter = LinePrompter() if prompter is None else prompter
-        self._lock = threading.Lock()
         self._confined: Launcher | None = None
-        self._closed = False
-        self._direct = DirectLauncher()
-        self._emitter = self._open_emitter(loaded.exporter_settings())
-        self._announce()
-        self.notices = (*tables.warnings, *self.policy.notices, *_import_early(self.policy))
-        """What a person should know before the first command, one line each."""
 
     def __enter__(self) -> Self:
         return self
@@ -145,6 +165,47 @@ class Session:
         if self._emitter.dropped:
             self._emitter.emit(TelemetryDropped, count=self._emitter.dropped)
         self._emitter.close(EXIT_DEADLINE)
+
+    @property
+    def strength(self) -> Strength:
+        """What the sandbox of this session keeps; starts it.  Raises SandboxUnavailableError."""
+        return self._launcher(outside=False).strength
+
+    def change(self, values: Mapping[str, Any]) -> tuple[str, ...]:
+        """Choose values of the configuration for the rest of the session, such as ``{"sandbox_mode": "read-only"}``.
+
+        They stand above managed values and below the constraints, and are gone when the session ends.  What
+        was allowed for this session is forgotten, since it was allowed under other circumstances.  Gives
+        warnings, one line each.
+
+        Raises ConfigError for values that are wrong or that the constraints do not allow, UsageError for keys
+        that only a new session can change and while a command runs, and as :func:`open_session`; nothing is
+        changed then.
+        """
+        fixed = values.keys() - CHANGEABLE
+        if fixed:
+            raise UsageError(f"{min(fixed)} cannot be changed in a session: start a new one")
+        with self._lock:
+            if self._closed or self._active:
+                raise UsageError("the session is closed" if self._closed else "change it when no command is running")
+            before = self._confined
+            after = changed(self.loaded, values)
+            self._settle(after)
+            if before is not None:
+                before.close()
+        self._announce(ConversationChanges)
+        return (*after.warnings, *self.notices)
+
+    @contextmanager
+    def _in_use(self) -> Iterator[None]:
+        """Hold off changes of the configuration: a verdict counts for the sandbox that it was given for."""
+        with self._lock:
+            self._active += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._active -= 1
 
     def run(  # noqa: PLR0913 -- each keyword is one independent choice of the caller
         self,
@@ -184,7 +245,8 @@ class Session:
         )
         began = time.monotonic()
         try:
-            result = self._run(action, env or {}, timeout, _Stdio(attach, stdin, output_limit, on_output))
+            with self._in_use():
+                result = self._run(action, env or {}, timeout, _Stdio(attach, stdin, output_limit, on_output))
         except BaseException as error:
             self._report(action, time.monotonic() - began, str(error) or type(error).__name__)
             raise
@@ -210,8 +272,9 @@ class Session:
         try:
             changes = parse_patch(text)
             writes = tuple(files.absolute(path, folder) for change in changes for path in paths_of(change))
-            verdict = self._decide(replace(action, writes=writes))
-            done = files.apply(changes, cwd=folder, policy=self.policy, anywhere=verdict.unsandboxed)
+            with self._in_use():
+                verdict = self._decide(replace(action, writes=writes))
+                done = files.apply(changes, cwd=folder, policy=self.policy, anywhere=verdict.unsandboxed)
         except BaseException as error:
             self._report(action, time.monotonic() - began, str(error) or type(error).__name__)
             raise
@@ -339,11 +402,11 @@ class Session:
             log_user_prompt=otel.log_user_prompt,
         )
 
-    def _announce(self) -> None:
+    def _announce(self, event: type[ConversationStarts]) -> None:
         confined = self.policy.mode is not SandboxMode.DANGER_FULL_ACCESS
         backends = [name for name, _ in self.host.sandbox_backends.plugins]
         self._emitter.emit(
-            ConversationStarts,
+            event,
             provider_name=self.config.model_provider,
             approval_policy=str(self.config.approval_policy),
             sandbox_policy=str(self.policy.mode),

@@ -127,7 +127,7 @@ def _taken_apart(argv: Sequence[str]) -> tuple[list[tuple[str, str]], dict[str, 
 
 
 def _show(call: _Call) -> int:
-    from codex_core.config.report import entries
+    from codex_core.config.report import constraints, entries, management_note
 
     call.expect(0, "show [--effective] [--origins] [--layer NAME] [--json]")
     loaded = call.load()
@@ -142,7 +142,7 @@ def _show(call: _Call) -> int:
                 "codex_home": loaded.codex_home,
                 "layers": [{"name": one.name, "precedence": one.precedence, "path": one.path} for one in loaded.layers],
                 "values": {one.key: _entry_as_dict(one) for one in shown},
-                "constraints": [_constraint_as_dict(*one) for one in _constraints(loaded)],
+                "constraints": [_constraint_as_dict(*one) for one in constraints(loaded)],
                 "warnings": loaded.warnings,
             }
         )
@@ -153,7 +153,8 @@ def _show(call: _Call) -> int:
         for said in entry.overrode if call.has("--origins") or entry.constrained else ():
             value = toml(masked(entry.path, said.value))
             _print([f"#   instead of {value} from {_place(said.origin.layer, said.origin)}"])
-    _print(_about_management(loaded))
+    _print(f"# constraint {constraint}  # {place}" for constraint, place in constraints(loaded))
+    _print(management_note(loaded))
     return 0
 
 
@@ -172,26 +173,6 @@ def _layer_lines(loaded: Loaded, name: str, *, as_json: bool) -> list[str]:
     return [
         f"{dotted(path)} = {toml(masked(path, value))}  # {_place(layer.name, origin(layer, path))}"
         for layer, path, value in found
-    ]
-
-
-def _about_management(loaded: Loaded) -> list[str]:
-    lines = []
-    for constraint, place in _constraints(loaded):
-        lines.append(f"# constraint {constraint}  # {place}")
-    if any(sources.MANAGED <= layer.precedence < sources.REQUIREMENTS for layer in loaded.layers):
-        lines.append(
-            "# Managed values are starting values: a session may change them, within the constraints; "
-            "they come back at the next start."
-        )
-    return lines
-
-
-def _constraints(loaded: Loaded) -> list[tuple[str, str]]:
-    return [
-        (f"{key} = {toml(value)}", requirement.layer.place((key,)))
-        for requirement in loaded.constraints.requirements
-        for key, value in requirement.layer.values.items()
     ]
 
 

@@ -31,9 +31,10 @@ _NOBODY_READS = 141
 _INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits(3)
 
 _HELP = """\
-usage: codex [options] SUBCOMMAND ...
+usage: codex [options] [SUBCOMMAND ...]
 
 Run what a coding agent wants to run: under a policy, in a sandbox, with a record of what happened.
+Without a subcommand, hold a session: /status and /approvals show and change what holds in it.
 
 subcommands:
 {subcommands}
@@ -82,10 +83,10 @@ def _dispatch(words: Sequence[str]) -> int:
     if {"--version", "-V"} & parsed.others.keys():
         sys.stdout.write(f"codex {__version__}\n")
         return 0
-    if not parsed.rest or parsed.separated:
-        raise UsageError("the interactive session is not part of this release; try `codex run -- COMMAND`")
-    name, *rest = parsed.rest
-    if name not in available():
+    if parsed.separated:
+        raise UsageError("say `codex run -- COMMAND` to run a command")
+    name, *rest = parsed.rest or ("interactive",)
+    if parsed.rest and name not in available():
         import difflib
 
         near = difflib.get_close_matches(name, available(), 1)

@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
     loaded = options.load_given(options.given(parsed.pairs))
     if loaded.defaults_note and os.isatty(2):
         sys.stderr.write(f"codex: {options.visible(loaded.defaults_note)}\n")
-    _end_in_order()
+    end_in_order()
     as_json = "--json" in parsed.others
     with Session(loaded) as session:
         for notice in session.notices:
@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
         import json
 
         sys.stdout.write(json.dumps(as_dict(result)) + "\n")
-    _explain(result, timeout)
+    explain(result, timeout)
     return _TIMED_OUT if result.timed_out else result.returncode
 
 
@@ -99,7 +99,8 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def _explain(result: CommandResult, timeout: float | None) -> None:
+def explain(result: CommandResult, timeout: float | None = None) -> None:
+    """Tell a person what the exit code of a command does not."""
     if result.ended.limit:
         options.say(f"ended: it went over limits.{result.ended.limit}")
     elif result.timed_out:
@@ -108,7 +109,7 @@ def _explain(result: CommandResult, timeout: float | None) -> None:
         options.say(options.denial_line(denial))
 
 
-def _end_in_order() -> None:
+def end_in_order() -> None:
     """Make signals that end us end the command and deliver the events first."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:

@@ -9,7 +9,8 @@ from codex_core.config.enforce import constrained
 from codex_core.config.keys import dotted
 from codex_core.config.layers import Origin, find, givers, leaves, merge_layers, origin
 from codex_core.config.model import Config
-from codex_core.config.sources import DEFAULTS, MANAGED, REQUIREMENTS
+from codex_core.config.sources import DEFAULTS, MANAGED, MDM
+from codex_core.config.writing import toml
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,7 +83,7 @@ def _entry(layers: Sequence[Layer], path: tuple[str, ...], value: object) -> Ent
 def drift(loaded: Loaded) -> tuple[Drift, ...]:
     """Compare what is set locally with the managed values and the constraints."""
     local = [layer for layer in loaded.layers if DEFAULTS < layer.precedence < MANAGED]
-    managed = [layer for layer in loaded.layers if MANAGED <= layer.precedence < REQUIREMENTS]
+    managed = [layer for layer in loaded.layers if MANAGED <= layer.precedence <= MDM]
     found = []
     for path, value in leaves(merge_layers(managed)):
         below, above = givers(local, path), givers(managed, path)
@@ -97,3 +98,23 @@ def drift(loaded: Loaded) -> tuple[Drift, ...]:
             requirement = Said(violation.allowed, origin(violation.layer, (violation.requirement,)))
             found.append(Drift(path, "forbidden", Said(value, origin(below[0], path)), requirement))
     return tuple(sorted(found, key=lambda one: one.path))
+
+
+def constraints(loaded: Loaded) -> tuple[tuple[str, str], ...]:
+    """List what the constraints say, each as TOML and with its place."""
+    return tuple(
+        (f"{key} = {toml(value)}", requirement.layer.place((key,)))
+        for requirement in loaded.constraints.requirements
+        for key, value in requirement.layer.values.items()
+    )
+
+
+def management_note(loaded: Loaded) -> tuple[str, ...]:
+    """Say what becomes of managed values, where there are some."""
+    if not any(MANAGED <= layer.precedence <= MDM for layer in loaded.layers):
+        return ()
+    note = (
+        "# Managed values are starting values: a session may change them, within the constraints; "
+        "they come back at the next start."
+    )
+    return (note,)

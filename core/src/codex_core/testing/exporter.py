@@ -14,7 +14,7 @@ from codex_core.events import Event
 from codex_core.host import Host
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from codex_core.hookspecs import Exporter
     from codex_core.telemetry.emitter import EventSink
@@ -26,11 +26,17 @@ _DEADLINE = 5.0
 def sample_events() -> tuple[Event, ...]:
     """Give one event of each kind, with odd text in it."""
     events: list[Event] = []
-    for kind in Event.__subclasses__():
+    for kind in _kinds(Event):
         types = typing.get_type_hints(kind)
         values: dict[str, Any] = {each.name: _VALUES.get(types[each.name]) for each in dataclasses.fields(kind)}
         events.append(kind(**values))
     return tuple(events)
+
+
+def _kinds(kind: type[Event]) -> Iterator[type[Event]]:
+    for below in kind.__subclasses__():
+        yield below
+        yield from _kinds(below)
 
 
 class ExporterContract:
