@@ -98,7 +98,12 @@ def _preferences(key: str, context: ConfigContext) -> list[Preference]:
             if key in preferences:
                 found.append(Preference(preferences[key], path))
     if sys.platform == "darwin" and context.system_root == "/":
-        forced = _forced_preference(key)
+        from codex_core.config.core_foundation import forced_preference
+
+        try:
+            forced = forced_preference(DOMAIN, key)
+        except (OSError, AttributeError, ValueError) as error:
+            raise ConfigError(f"{DOMAIN}#{key}: macOS cannot be asked what is managed: {visible(str(error))}") from None
         if forced is not None and all(forced != preference.value for preference in found):
             found.append(Preference(forced, DOMAIN))
     return found
@@ -127,51 +132,3 @@ def _user_name() -> str:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:  # an unknown user has no managed preferences of its own
         return ""
-
-
-if sys.platform == "darwin":
-
-    def _forced_preference(key: str) -> object:
-        """Ask CoreFoundation for a value that device management forces; None if there is none.
-
-        CFPreferencesAppValueIsForced and CFPreferencesCopyAppValue, from Apple's Preferences Utilities.
-        """
-        from ctypes import CDLL, c_bool, c_char_p, c_long, c_ubyte, c_uint32, c_ulong, c_void_p, create_string_buffer
-
-        utf_8 = 0x08000100
-        core = CDLL("/System/Library/Frameworks/CoreFoundation.framework/CoreFoundation")
-        core.CFStringCreateWithCString.restype = c_void_p
-        core.CFStringCreateWithCString.argtypes = [c_void_p, c_char_p, c_uint32]
-        core.CFPreferencesAppValueIsForced.restype = c_ubyte
-        core.CFPreferencesAppValueIsForced.argtypes = [c_void_p, c_void_p]
-        core.CFPreferencesCopyAppValue.restype = c_void_p
-        core.CFPreferencesCopyAppValue.argtypes = [c_void_p, c_void_p]
-        core.CFGetTypeID.restype = c_ulong
-        core.CFGetTypeID.argtypes = [c_void_p]
-        core.CFStringGetTypeID.restype = c_ulong
-        core.CFStringGetLength.restype = c_long
-        core.CFStringGetLength.argtypes = [c_void_p]
-        core.CFStringGetCString.restype = c_bool
-        core.CFStringGetCString.argtypes = [c_void_p, c_char_p, c_long, c_uint32]
-        core.CFRelease.argtypes = [c_void_p]
-
-        name = core.CFStringCreateWithCString(None, key.encode(), utf_8)
-        domain = core.CFStringCreateWithCString(None, DOMAIN.encode(), utf_8)
-        value = None
-        try:
-            if not core.CFPreferencesAppValueIsForced(name, domain):
-                return None
-            value = core.CFPreferencesCopyAppValue(name, domain)
-            if not value:
-                return None
-            if core.CFGetTypeID(value) != core.CFStringGetTypeID():
-                return b""  # refused by the caller: not a string
-            size = core.CFStringGetLength(value) * 4 + 1
-            buffer = create_string_buffer(size)
-            if not core.CFStringGetCString(value, buffer, size, utf_8):
-                raise ConfigError(f"{DOMAIN}#{key}: the system does not give its text")
-            return buffer.value.decode()
-        finally:
-            for reference in (name, domain, value):
-                if reference:
-                    core.CFRelease(reference)
