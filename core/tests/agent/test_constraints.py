@@ -257,3 +257,15 @@ def test_what_was_allowed_for_the_session_is_asked_again_after_a_change(load: Ca
         session.change(READ_ONLY)
         session.run(["true"])
         assert asked == ["true", "true"]
+
+
+def test_what_a_command_left_does_not_decide_what_runs_outside_after_it(
+    load: Callable[..., Loaded], tmp_path: Path
+) -> None:
+    left = tmp_path / "work" / "left.sh"
+    left.write_text("echo taken over\n")
+    command = ["/bin/bash", "-c", "echo mine"]
+    with Session(load(user='sandbox_mode = "danger-full-access"\n', BASH_ENV=str(left)), host=host()) as session:
+        assert session.run(command).stdout == b"taken over\nmine\n"
+    with Session(load(user='sandbox_mode = "workspace-write"\n', BASH_ENV=str(left)), host=host()) as session:
+        assert session.run(command).stdout == b"mine\n"

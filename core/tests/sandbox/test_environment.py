@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
 import pytest
 from codex_core.errors import ConfigError
-from codex_core.sandbox.environment import EnvironmentSettings, child_environment
+from codex_core.sandbox.environment import EnvironmentSettings, child_environment, without_steering
 from codex_core.sandbox.policy import SandboxPolicy
 from codex_core.types import Network, SandboxMode
 from hypothesis import given
@@ -62,3 +63,41 @@ def test_patterns_mean_what_fnmatch_makes_of_them(name: str, pattern: str) -> No
 
 def test_a_hostile_pattern_takes_no_exponential_time() -> None:
     assert child_environment({"a" * 500: "x"}, EnvironmentSettings(exclude=("*a" * 60 + "b",)), OFF, "")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("LD_PRELOAD", "/ws/evil.so"),
+        ("LD_PRELOAD", "/usr/lib/good.so /ws/evil.so"),
+        ("PYTHONPATH", "/usr/lib/python:/ws/lib"),
+        ("PYTHONPATH", "src"),
+        ("LD_LIBRARY_PATH", "/usr/lib:"),  # an empty element is the working directory
+        ("BASH_ENV", "./env"),
+        ("NODE_OPTIONS", "--max-old-space-size=4096 --require=/ws/evil.js"),
+        ("JAVA_TOOL_OPTIONS", "-javaagent:/ws/evil.jar"),
+        ("GIT_SSH_COMMAND", "'/ws/ssh' -v"),
+        ("EDITOR", "../ws/editor"),
+    ],
+)
+def test_outside_the_sandbox_no_variable_steers_to_what_commands_can_write(name: str, value: str) -> None:
+    environ = {name: value, "PATH": "/ws/bin:/bin"}
+    assert without_steering(environ, OFF, "/ws") == {"PATH": "/ws/bin:/bin"}
+    read_only = replace(OFF, mode=SandboxMode.READ_ONLY, writable_roots=())
+    assert without_steering(environ, read_only, "/ws") == environ
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("LD_PRELOAD", "/usr/lib/good.so"),
+        ("PYTHONPATH", "/opt/lib:/usr/lib/python"),
+        ("NODE_OPTIONS", "--max-old-space-size=4096"),
+        ("EDITOR", "/usr/bin/vi"),
+        ("EDITOR", "vi"),  # looked up in PATH
+        ("PYTHONUNBUFFERED", "1"),
+        ("ANYTHING", "/ws/x"),
+    ],
+)
+def test_what_commands_cannot_change_is_passed_on_outside(name: str, value: str) -> None:
+    assert without_steering({name: value}, OFF, "/ws") == {name: value}

@@ -39,7 +39,7 @@ from codex_core.events import (
 from codex_core.host import Host
 from codex_core.sandbox import runner, terminal
 from codex_core.sandbox.direct import DirectLauncher
-from codex_core.sandbox.environment import child_environment
+from codex_core.sandbox.environment import child_environment, without_steering
 from codex_core.sandbox.policy import build_policy, contains
 from codex_core.sandbox.suspicion import suspects
 from codex_core.telemetry.emitter import Emitter
@@ -349,6 +349,8 @@ class Session:
             raise NotPermittedError(f"not permitted: {violation}")
         settings, backend = self.config.environment_settings(), launcher.strength.backend
         inherited = child_environment(self._environ, settings, self.policy, backend)
+        if verdict.unsandboxed:
+            inherited = without_steering(inherited, self.policy, action.cwd)
         command = Command(action.argv, action.cwd, {**inherited, **env})
         limits = self.policy.limits if launcher is not self._direct else Limits()
         limited = limits.wall_time is not None and (timeout is None or limits.wall_time < timeout)

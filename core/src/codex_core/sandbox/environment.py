@@ -4,19 +4,21 @@ The default excludes keep credentials out: what is named like a key, a secret or
 
 Variables that steer the loader or an interpreter (``LD_PRELOAD``, ``LD_LIBRARY_PATH``, ``PYTHONPATH``
 and the like) are passed on: they take effect inside the sandbox, where they can only hurt the command
-that got them.  The launcher's own helpers are found by absolute path and started isolated, never
-through ``PATH`` or any variable of the caller.
+that got them.  Only what runs outside the sandbox goes without those that name a place where commands
+can write, see :func:`without_steering`.  The launcher's own helpers are found by absolute path and
+started isolated, never through ``PATH`` or any variable of the caller.
 
 Importing this module costs no more than :mod:`codex_core.types`.
 """
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from codex_core.errors import ConfigError
-from codex_core.types import Network
+from codex_core.types import Network, Operation, SandboxMode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -27,6 +29,25 @@ CORE_NAMES = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "LOGNAME", "PATH", "SHELL", 
 """What ``inherit = "core"`` keeps, as the reference client does on Unix."""
 DEFAULT_EXCLUDES = ("*KEY*", "*SECRET*", "*TOKEN*")
 INHERIT = ("all", "core", "none")
+STEERING_PATHS = frozenset(
+    {
+        *("LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT", "GCONV_PATH", "LOCPATH", "OPENSSL_CONF", "OPENSSL_MODULES"),
+        *("DYLD_INSERT_LIBRARIES", "DYLD_LIBRARY_PATH", "DYLD_FRAMEWORK_PATH"),
+        *("BASH_ENV", "ENV", "ZDOTDIR", "PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONUSERBASE"),
+        *("NODE_PATH", "PERL5LIB", "PERLLIB", "RUBYLIB", "GEM_PATH", "GEM_HOME", "CLASSPATH", "LUA_PATH", "LUA_CPATH"),
+        *("GIT_EXEC_PATH", "GIT_TEMPLATE_DIR", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_DIR"),
+        *("XDG_CONFIG_HOME", "CARGO_HOME", "NPM_CONFIG_USERCONFIG", "NPM_CONFIG_GLOBALCONFIG", "PIP_CONFIG_FILE"),
+    }
+)
+"""Variables that name places where code is found: by the loader, an interpreter, or a common tool."""
+STEERING_OPTIONS = frozenset(
+    {
+        *("NODE_OPTIONS", "PERL5OPT", "RUBYOPT", "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "MAVEN_OPTS", "MAKEFLAGS"),
+        *("GIT_SSH_COMMAND", "GIT_SSH", "GIT_PROXY_COMMAND", "GIT_CONFIG_PARAMETERS", "GIT_ASKPASS", "SSH_ASKPASS"),
+        *("EDITOR", "VISUAL", "PAGER", "GIT_EDITOR", "GIT_PAGER", "GIT_EXTERNAL_DIFF", "RUSTC_WRAPPER", "CC", "CXX"),
+    }
+)
+"""Variables that hold options or commands, in which such places can be named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +96,29 @@ def child_environment(
         if policy.network is Network.OFF:
             child["CODEX_SANDBOX_NETWORK_DISABLED"] = "1"
     return child
+
+
+def without_steering(environ: Mapping[str, str], policy: SandboxPolicy, cwd: str) -> dict[str, str]:
+    """Leave out the variables by which a command could have decided what runs outside the sandbox after it.
+
+    These are the ones that steer a loader, an interpreter or a tool, and name a place that commands can
+    write to.  Relative places start at *cwd*.  Where nothing is confined there is nothing to keep.
+    """
+    if policy.mode is SandboxMode.DANGER_FULL_ACCESS:
+        return dict(environ)
+    return {name: value for name, value in environ.items() if not _steers_to_writable(name, value, policy, cwd)}
+
+
+def _steers_to_writable(name: str, value: str, policy: SandboxPolicy, cwd: str) -> bool:
+    if name in STEERING_PATHS:
+        places = value.replace(" ", os.pathsep).split(os.pathsep)  # LD_PRELOAD knows both
+    elif name in STEERING_OPTIONS:
+        for separator in "=:,'\"":
+            value = value.replace(separator, " ")
+        places = [word for word in value.split() if "/" in word]
+    else:
+        return False
+    return any(policy.check(Operation.WRITE, os.path.join(cwd, place)) is None for place in places)
 
 
 def _matches_any(name: str, patterns: Iterable[str]) -> bool:
