@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from codex_core.config.sources import ConfigContext, Layer
+from codex_core.config.layers import Layer
+from codex_core.config.sources import ConfigContext
 from codex_core.errors import (
     ConfigError,
     PluginConflictError,

@@ -106,7 +106,7 @@ for kind in (Weak, Liar, Mumbler, Optimist, Leaky, Merciful, Reluctant, Talkativ
 OTHERS = """
 import os, random, subprocess, threading, time
 import pytest
-from codex_core.config.sources import Layer
+from codex_core.config.layers import Layer
 from codex_core.hookspecs import ApprovalPolicy, ConfigSource, Exporter, ToolGate, hookimpl
 from codex_core.testing import ApprovalPolicyContract, ConfigSourceContract, ExporterContract, ToolGateContract
 from codex_core.types import Decision, Verdict

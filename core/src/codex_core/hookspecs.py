@@ -22,7 +22,8 @@ import pluggy
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from codex_core.config.sources import ConfigContext, Layer
+    from codex_core.config.layers import Layer
+    from codex_core.config.sources import ConfigContext
     from codex_core.events import Event
     from codex_core.sandbox.policy import SandboxPolicy
     from codex_core.table import Table

@@ -45,7 +45,8 @@ from codex_core.types import Decision, Promise, SandboxMode, Strength, Verdict
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from codex_core.config.sources import ConfigContext, Layer
+    from codex_core.config.layers import Layer
+    from codex_core.config.sources import ConfigContext
     from codex_core.events import Event
     from codex_core.extension import Settings
     from codex_core.sandbox.policy import SandboxPolicy

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from codex_core.config import sources
 from codex_core.config.checks import errors, without_unknown
+from codex_core.config.layers import Layer
 from codex_core.config.model import Config, Requirements
 from codex_core.config.spelling import canonical
 from codex_core.errors import CodexError, ConfigError
@@ -141,7 +142,7 @@ shapes = st.recursive(
 @fuzzed
 @given(st.dictionaries(keys, shapes, max_size=5))
 def test_values_of_any_shape_are_accepted_or_named(values: dict[str, Any]) -> None:
-    layer = sources.Layer("fuzz", sources.USER, values)
+    layer = Layer("fuzz", sources.USER, values)
     found = outcome(lambda: canonical(layer, folder="/", environ={"HOME": "/h"}))
     if found is None:
         return

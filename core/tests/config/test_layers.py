@@ -3,9 +3,8 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from codex_core.config.layers import Origin, find, givers, leaves, merge, merge_layers, origins
+from codex_core.config.layers import Layer, Origin, find, givers, leaves, merge, merge_layers, origins
 from codex_core.config.positions import Position
-from codex_core.config.sources import Layer
 from hypothesis import given
 from hypothesis import strategies as st
 

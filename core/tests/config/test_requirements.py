@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 from codex_core.config import Override
+from codex_core.config.layers import Layer
 from codex_core.config.model import WebSearch
 from codex_core.config.requirements import STRICTEST_FIRST, Constraints, requirement
-from codex_core.config.sources import Layer
 from codex_core.errors import ConfigError
 from codex_core.types import ApprovalMode, Promise, SandboxMode, Strength
 from hypothesis import given

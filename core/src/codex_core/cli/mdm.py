@@ -10,10 +10,11 @@ from codex_core.cli import options
 from codex_core.config import checks, mdm
 from codex_core.config.files import decode, parse, read_file
 from codex_core.config.keys import visible
+from codex_core.config.layers import Layer
 from codex_core.config.model import Config
 from codex_core.config.positions import Positions
 from codex_core.config.requirements import requirement
-from codex_core.config.sources import MDM, Layer
+from codex_core.config.sources import MDM
 from codex_core.config.spelling import canonical
 from codex_core.errors import ConfigError, UsageError
 

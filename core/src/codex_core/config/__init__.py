@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from codex_core.config.layers import Origin
+    from codex_core.config.layers import Layer, Origin
     from codex_core.config.loading import Loaded, changed, load_config
     from codex_core.config.model import Config
     from codex_core.config.overrides import Override, parse_override
-    from codex_core.config.sources import ConfigContext, Layer
+    from codex_core.config.sources import ConfigContext
 
 __all__ = [
     "Config",
@@ -30,7 +30,7 @@ __all__ = [
 _HOMES = {
     "Config": "model",
     "ConfigContext": "sources",
-    "Layer": "sources",
+    "Layer": "layers",
     "Loaded": "loading",
     "Origin": "layers",
     "Override": "overrides",

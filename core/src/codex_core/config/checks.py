@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from pydantic_core import ErrorDetails
 
-    from codex_core.config.sources import Layer
+    from codex_core.config.layers import Layer
 
 TableT = TypeVar("TableT", bound=Table)
 

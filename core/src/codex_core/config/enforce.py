@@ -11,9 +11,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from codex_core.config.keys import dotted, shown
-from codex_core.config.layers import givers
+from codex_core.config.layers import Layer, givers
 from codex_core.config.requirements import STRICTEST_FIRST, Constraints, Violation
-from codex_core.config.sources import DEFAULTS, FLAGS, OVERRIDES, REQUIREMENTS, SESSION, Layer
+from codex_core.config.sources import DEFAULTS, FLAGS, OVERRIDES, REQUIREMENTS, SESSION
 from codex_core.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Merging layers: tables merge, everything else is replaced.  Pure.
+"""Layers, and merging them: tables merge, everything else is replaced.  Pure.
 
 The empty table is the neutral element and no argument is changed.  Merging is associative as long as
 no key is a table in one layer and a plain value in another, which the models rule out.
@@ -6,15 +6,51 @@ no key is a table in one layer and a plain value in another, which the models ru
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from codex_core.config.keys import dotted
+from codex_core.config.keys import dotted, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from codex_core.config.sources import Layer
+    from codex_core.config.positions import KeyPath, Position
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One source's word.  Paths in *values* are relative to the folder of *path* until they are resolved."""
+
+    name: str
+    precedence: int
+    values: Mapping[str, Any]
+    path: str | None = None
+    """The file, where there is one."""
+    positions: Mapping[KeyPath, Position] = field(default_factory=dict, repr=False, compare=False)
+    """Where each key stands in the file; array elements have their number as last segment."""
+    renames: Mapping[KeyPath, KeyPath] = field(default_factory=dict, repr=False, compare=False)
+    """Key paths in *values* that the file spells otherwise."""
+
+    def spelled(self, path: KeyPath) -> KeyPath:
+        """Give a key path as the file spells it."""
+        for end in range(len(path), 0, -1):
+            if renamed := self.renames.get(path[:end]):
+                return (*renamed, *path[end:])
+        return path
+
+    def position(self, path: KeyPath) -> Position | None:
+        """Find where *path*, or the nearest key above it, stands."""
+        path = self.spelled(path)
+        for end in range(len(path), 0, -1):
+            if position := self.positions.get(path[:end]):
+                return position
+        return None
+
+    def place(self, path: KeyPath = ()) -> str:
+        """Say where *path*, or the nearest key above it, stands: ``FILE:LINE:COLUMN``, or the layer's name."""
+        where = visible(self.path) if self.path is not None else self.name
+        position = self.position(path)
+        return f"{where}:{position.line}:{position.column}" if position else where
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,12 @@ from codex_core.config.defaults import AUTO, BACKENDS, BY_TRUST, CAREFUL, reposi
 from codex_core.config.enforce import enforce
 from codex_core.config.headers import checked_header, expanded
 from codex_core.config.keys import dotted, quoted, shown, visible
-from codex_core.config.layers import Origin, find, givers, merge, merge_layers, origins
+from codex_core.config.layers import Layer, Origin, find, givers, merge, merge_layers, origins
 from codex_core.config.model import EXPORTERS, GATES, Config, Plugins, is_plugin_table
 from codex_core.config.overrides import Override, parse_override
 from codex_core.config.plugin_tables import PluginTables
 from codex_core.config.requirements import Constraints
-from codex_core.config.sources import ConfigContext, Layer
+from codex_core.config.sources import ConfigContext
 from codex_core.config.spelling import TOOLS_WEB_SEARCH, canonical
 from codex_core.errors import ConfigError
 from codex_core.types import ApprovalMode

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING
 
 from codex_core.config.files import decode, parse, read_file
 from codex_core.config.keys import visible
+from codex_core.config.layers import Layer
 from codex_core.config.positions import Positions
-from codex_core.config.sources import MANAGED_PREFERENCES, MDM, Layer
+from codex_core.config.sources import MANAGED_PREFERENCES, MDM
 from codex_core.errors import ConfigError
 
 if TYPE_CHECKING:

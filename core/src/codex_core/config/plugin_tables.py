@@ -21,7 +21,7 @@ from codex_core.table import Table, build
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from codex_core.config.sources import Layer
+    from codex_core.config.layers import Layer
 
 
 def table_path(namespace: str, name: str) -> tuple[str, ...]:

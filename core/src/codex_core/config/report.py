@@ -15,8 +15,8 @@ from codex_core.config.writing import toml
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from codex_core.config.layers import Layer
     from codex_core.config.loading import Loaded
-    from codex_core.config.sources import Layer
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,8 @@ from codex_core.types import ApprovalMode, Promise, SandboxMode
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from codex_core.config.sources import ConfigContext, Layer
+    from codex_core.config.layers import Layer
+    from codex_core.config.sources import ConfigContext
     from codex_core.types import Strength
 
 STRICTEST_FIRST: dict[str, tuple[str, ...]] = {

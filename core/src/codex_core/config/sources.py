@@ -24,18 +24,18 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from codex_core.config.files import decode, parse, read_file
 from codex_core.config.keys import visible
+from codex_core.config.layers import Layer, find, merge
 from codex_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from codex_core.config.overrides import Override
-    from codex_core.config.positions import KeyPath, Position
 
 DEFAULTS = 0
 USER = 20
@@ -51,42 +51,6 @@ USER_FILE = "config.toml"
 MANAGED_PREFERENCES = ("Library", "Managed Preferences")
 _CSIDL_PROFILE = 0x28
 _MAX_PATH = 260
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """One source's word.  Paths in *values* are relative to the folder of *path* until they are resolved."""
-
-    name: str
-    precedence: int
-    values: Mapping[str, Any]
-    path: str | None = None
-    """The file, where there is one."""
-    positions: Mapping[KeyPath, Position] = field(default_factory=dict, repr=False, compare=False)
-    """Where each key stands in the file; array elements have their number as last segment."""
-    renames: Mapping[KeyPath, KeyPath] = field(default_factory=dict, repr=False, compare=False)
-    """Key paths in *values* that the file spells otherwise."""
-
-    def spelled(self, path: KeyPath) -> KeyPath:
-        """Give a key path as the file spells it."""
-        for end in range(len(path), 0, -1):
-            if renamed := self.renames.get(path[:end]):
-                return (*renamed, *path[end:])
-        return path
-
-    def position(self, path: KeyPath) -> Position | None:
-        """Find where *path*, or the nearest key above it, stands."""
-        path = self.spelled(path)
-        for end in range(len(path), 0, -1):
-            if position := self.positions.get(path[:end]):
-                return position
-        return None
-
-    def place(self, path: KeyPath = ()) -> str:
-        """Say where *path*, or the nearest key above it, stands: ``FILE:LINE:COLUMN``, or the layer's name."""
-        where = visible(self.path) if self.path is not None else self.name
-        position = self.position(path)
-        return f"{where}:{position.line}:{position.column}" if position else where
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +173,6 @@ def override_layers(overrides: Sequence[Override], below: Mapping[str, Any]) -> 
 
     An override that extends takes the array from below and adds to it.
     """
-    from codex_core.config.layers import find, merge
     from codex_core.config.overrides import override_values
 
     layers = []

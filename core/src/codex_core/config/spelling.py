@@ -25,8 +25,8 @@ from codex_core.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from codex_core.config.layers import Layer
     from codex_core.config.positions import KeyPath
-    from codex_core.config.sources import Layer
 
 EXPORTER = ("otel", "exporter")
 WEB_SEARCH = ("web_search",)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from codex_core import discovery
 from codex_core.config.files import MAX_DEPTH, deeper_than
 from codex_core.config.keys import quoted
-from codex_core.config.sources import DEFAULTS, MANAGED, Layer
+from codex_core.config.layers import Layer
+from codex_core.config.sources import DEFAULTS, MANAGED
 from codex_core.errors import ConfigError, PluginLoadError
 from codex_core.extension import ExtensionPoint
 from codex_core.hookspecs import ConfigSource
