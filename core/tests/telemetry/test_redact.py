@@ -66,6 +66,14 @@ def test_a_secret_of_a_known_shape_is_masked_wherever_it_stands(text: str, secre
 
 
 @pytest.mark.parametrize(
+    "name", ["token", "ToKeN", "to\u212aen", "\u017fecret", "pa\u017f\u017fwd", "api-\u212aey", "CREDENTIALS"]
+)
+def test_the_name_of_a_secret_is_known_in_every_case_that_the_expressions_know(name: str) -> None:
+    assert mask(f"{name}=abc123") == f"{name}={REDACTED}"
+    assert mask(f"--{name} abc123") == f"--{name} {REDACTED}"
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "a token ring and a key lime pie",

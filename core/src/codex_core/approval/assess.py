@@ -45,6 +45,8 @@ def assess(action: Action, policy: SandboxPolicy, rules: Rules, *, environ: Mapp
     possible, complete = possible_commands(action.argv)
     shown = tuple(program.words for program in simple) or tuple(possible[1:]) or (action.argv,)
     rules = rules.live(now())
+    if not rules.rules:
+        return Assessment(known, shown, ((known.reason, known.source),))
     strict = _strict_rules((*shown, *possible), action, rules, around)
     if not complete and rules.restrict():
         reason = "it is nested too deeply to be checked against the rules"
@@ -75,7 +77,7 @@ def _strict_rules(
     moves = any(words[:1] in {("cd",), ("pushd",)} for words in commands)
     return strictest_first(
         rule
-        for words in commands
+        for words in dict.fromkeys(commands)
         for rule in rules.about(words, None if moves else action.cwd, found=_found(words, around))
         if rule.decision is not Decision.ALLOW
     )

@@ -11,7 +11,7 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import cache
+from functools import cache, lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -309,6 +309,7 @@ def _look_at_input(stage: Stage, piped: bool, depth: int) -> None:  # noqa: FBT0
                 raise Danger(f"{program_name(inner[0])}: runs what another command prints")
 
 
+@lru_cache(maxsize=256)
 def _code_options(name: str) -> tuple[str, ...] | None:
     for known, options in kinds().code.items():
         if fnmatchcase(name, known):

@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from codex_core.errors import ConfigError
 from codex_core.types import Network, Operation, SandboxMode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from codex_core.sandbox.policy import SandboxPolicy
 
@@ -121,7 +122,8 @@ def _steers_to_writable(name: str, value: str, policy: SandboxPolicy, cwd: str) 
     return any(policy.check(Operation.WRITE, os.path.join(cwd, place)) is None for place in places)
 
 
-def _matches_any(name: str, patterns: Iterable[str]) -> bool:
+@lru_cache(maxsize=1024)  # the same few names for every command
+def _matches_any(name: str, patterns: tuple[str, ...]) -> bool:
     return any(_matches(name.casefold(), pattern.casefold()) for pattern in patterns)
 
 

@@ -112,11 +112,10 @@ def _drive(
     exchange.poll.register(watched, select.POLLIN)
     while True:
         wait = None if deadline is None or timed_out else max(0.0, deadline - time.monotonic()) * 1000
-        ready = exchange.poll.poll(wait)
-        for fd, _ in ready:
-            if fd != watched:
-                exchange.move(fd)
-        if (ended := running.advance()) is not None:
+        heard = False  # more output is no news of the command itself
+        for fd, _ in exchange.poll.poll(wait):
+            heard |= fd == watched or not exchange.move(fd)
+        if heard and (ended := running.advance()) is not None:
             exchange.drain()
             return replace(ended, limit=limit) if limit else ended, timed_out
         if output_most is not None and exchange.total > output_most and not limit:

@@ -40,13 +40,20 @@ _SHAPES = (
     (r"\bhf_\w{30,}", REDACTED),
     # A JSON Web Token.
     (r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*", REDACTED),
-    # A header, a URL with a password, an assignment, an option.
+    # A header, a URL with a password; below, an assignment and an option.
     (r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}", rf"\1 {REDACTED}"),
     (r"(\b[a-z][a-z0-9+.-]{1,20}://[^\s/:@\"']{0,256}):[^\s/@\"']{1,1024}@", rf"\1:{REDACTED}@"),
+)
+_NAMES = ("token", "secret", "pass", "credent", "key")
+"""Each shape with a name holds one of these, whatever its case: they are found a hundred times faster."""
+_NAMED_SHAPES = (
     (rf"(?i)\b([\w-]*{_WORD}(?:[_-][\w-]*)?{_QUOTE}\s*[=:]\s*{_QUOTE})[^\s\"'\\,;&]{{3,}}", rf"\1{REDACTED}"),
     (rf"(?i)(--?[\w-]*{_WORD}{_QUOTE}(?:,\s*|\s+){_QUOTE})[^\s\"'\\,;&-][^\s\"'\\,;&]{{2,}}", rf"\1{REDACTED}"),
 )
-_PATTERNS = tuple((re.compile(shape, re.DOTALL), replacement) for shape, replacement in _SHAPES)
+_PATTERNS, _NAMED_PATTERNS = (
+    tuple((re.compile(shape, re.DOTALL), replacement) for shape, replacement in shapes)
+    for shapes in (_SHAPES, _NAMED_SHAPES)
+)
 
 
 def redact(event: EventT, *, log_user_prompt: bool) -> EventT:
@@ -84,7 +91,9 @@ def preview(text: str, limit: int) -> str:
 
 def mask(text: str) -> str:
     """Replace what looks like a secret."""
-    for pattern, replacement in _PATTERNS:
+    folded = text.casefold()
+    named = any(name in folded for name in _NAMES)
+    for pattern, replacement in (*_PATTERNS, *(_NAMED_PATTERNS if named else ())):
         text = pattern.sub(replacement, text)
     return text
 
