@@ -131,13 +131,13 @@ def grouped(plugins: Iterable[Plugin], namespace: str) -> dict[str, tuple[Plugin
     return by_name
 
 
-def find(namespace: str, name: str) -> Plugin:
-    """Give the one plugin of that name, without importing it.
+def find(namespace: str, name: str, found: Scan | None = None) -> Plugin:
+    """Give the one plugin of that name, without importing it; *found* is a look that has been taken already.
 
     Raises PluginNotFoundError, PluginConflictError (naming every claimant), or PluginLoadError where
     broken metadata leaves open who else claims the name.
     """
-    found = scan()
+    found = found or scan()
     candidates = grouped(found.plugins, namespace).get(name, ())
     if len(candidates) > 1:
         raise PluginConflictError(namespace, name, conflict(candidates))
@@ -231,8 +231,10 @@ def code_of(module: str) -> tuple[str, ...]:
     return tuple(path for path in paths if not any(path != other and _inside(path, other) for other in paths))
 
 
-def code_locations() -> tuple[str, ...]:
+def code_locations(found: Scan | None = None) -> tuple[str, ...]:
     """Give the paths that Python, codex_core and the installed plugins run code from, absolute and sorted.
+
+    *found* is a look that has been taken already.
 
     A command that could write there would leave the sandbox the next time one of them starts, so each path that
     lies inside a writable root has to be protected.  Where a link leads to a path, both are given.  The folders
@@ -250,7 +252,7 @@ def code_locations() -> tuple[str, ...]:
         *trusted_folders(),
         *code_of("codex_core"),
     }
-    for plugin in scan().plugins:
+    for plugin in (found or scan()).plugins:
         paths.update((plugin.location, *code_of(plugin.module)))
     present = {path for path in paths if os.path.lexists(path)}
     present |= _site_folders() | {os.path.join(prefix, "pyvenv.cfg") for prefix in prefixes}

@@ -68,12 +68,13 @@ def main(argv: Sequence[str]) -> int:
 
 def _run(asked: options.Given, words: Sequence[str]) -> int:
     settings, environment, codex_home, loaded = _settings(asked)
+    installed = discovery.scan()
     policy = build_policy(
         settings,
         cwd=asked.cwd,
         environ=os.environ,
         codex_home=codex_home,
-        code_locations=discovery.code_locations(),
+        code_locations=discovery.code_locations(installed),
     )
     for notice in policy.notices:
         options.warn(notice)
@@ -89,10 +90,10 @@ def _run(asked: options.Given, words: Sequence[str]) -> int:
     if loaded is not None and loaded.constraints.requirements:
         return _by_host(policy, command, backend, loaded)
     try:
-        plugin = discovery.find(_COMMANDS, backend)
+        plugin = discovery.find(_COMMANDS, backend, installed)
     except PluginNotFoundError:
         return _by_host(policy, command, backend, loaded)
-    if plugin.distribution != discovery.find(_BACKENDS, backend).distribution:
+    if plugin.distribution != discovery.find(_BACKENDS, backend, installed).distribution:
         reason = f"it comes from {plugin.distribution}, and the backend does not: uninstall one of them"
         raise PluginConflictError(_COMMANDS, backend, reason)
     result: CommandResult = discovery.load(plugin)(policy, command)  # type: ignore[operator]  # the namespace's promise

@@ -52,6 +52,7 @@ class LocalForge:
     def __init__(self) -> None:
         kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
         self._jails: set[int] = set()
+        self._strays_are_possible = False
         self._beacon = socket.socket(socket.AF_UNIX)
         self._beacon_name = f"codex-sandbox-{os.urandom(8).hex()}"
         self._beacon.bind("\0" + self._beacon_name)
@@ -66,6 +67,7 @@ class LocalForge:
             if pid == 0:
                 jail.main(plan, theirs, self._beacon_name, parent=parent)
             self._jails.add(pid)
+            self._strays_are_possible |= plan.rung is Rung.FLOOR
             pidfd = os.pidfd_open(pid)
             if plan.rung is Rung.NAMESPACES:
                 namespaces.write_id_maps(pid)
@@ -95,7 +97,8 @@ class LocalForge:
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
         self._jails.clear()
-        self.sweep()
+        if self._strays_are_possible:  # a pid namespace leaves none
+            self.sweep()
 
 
 def _has_ended(pid: int) -> bool:
