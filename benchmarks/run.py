@@ -3,12 +3,16 @@
 Everything that is compared runs in turn, round after round, in this one process, so that a busy
 machine disturbs all sides alike: read the ratios, not the milliseconds.
 
-    python benchmarks/run.py [--rounds N] [per-command] [cold-start] [jobs] [calls] [verdicts]
+    python benchmarks/run.py [--rounds N] [per-command] [cold-start] [jobs] [memory] [calls] [verdicts]
+
+Other sandboxes take part where :mod:`peers` finds them.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib
 import os
 import shutil
 import statistics
@@ -16,18 +20,23 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+import peers
 from codex_core import open_session
 from codex_core.approval.safe import classify
+from codex_core.sandbox import runner
 from codex_core.sandbox.policy import SandboxPolicy
-from codex_core.types import SandboxMode
+from codex_core.types import Command, SandboxMode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from codex_core import Session
+    from codex_core.types import Launcher
+    from peers import Peer
 
 CODEX = os.path.join(os.path.dirname(sys.executable), "codex")
 CONFINED = ("approval_policy=never", "sandbox_mode=workspace-write")
@@ -35,7 +44,11 @@ JOBS = {
     "find": ("find", "tree", "-type", "f"),
     "grep -r": ("sh", "-c", "grep -r 'no such words' tree || true"),
     "tar": ("sh", "-c", "tar -cf - tree | cat > /dev/null"),
+    "compileall": (sys.executable, "-I", "-S", "-m", "compileall", "-q", "-f", "library"),
+    "git status": ("git", "status", "--porcelain"),
 }
+LIBRARY = ("asyncio", "concurrent", "email", "html", "http", "json", "logging", "unittest", "urllib", "xml")
+"""Packages of the standard library that are compiled."""
 LINES = ("ls -la | head -5", "cd src && git status; make test", "for f in *; do sudo env A=b rm -rf $f; done")
 FOLDERS, FILES, BYTES = 500, 100, 700
 CALLS = """\
@@ -51,45 +64,104 @@ print(each(30_000, lambda: os.close(os.open("tree/0/0", os.O_RDONLY))), each(200
 
 def main() -> None:
     """Run the chosen parts in a workspace of their own."""
-    parts: dict[str, Callable[[str, int], None]] = {
+    parts: dict[str, Callable[[Place, int], None]] = {
         "per-command": per_command,
         "cold-start": cold_start,
         "jobs": jobs,
+        "memory": memory,
         "calls": calls,
         "verdicts": verdicts,
     }
     parser = argparse.ArgumentParser(description="Measure what confinement costs.")
-    parser.add_argument("--rounds", type=int, default=300, help="rounds of the shortest comparison (300)")
+    parser.add_argument("--rounds", type=int, default=100, help="rounds of the shortest comparison (100)")
     parser.add_argument("parts", nargs="*", help=f"of {', '.join(parts)}; all by default")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="codex-bench-") as folder:
-        os.environ["CODEX_HOME"] = os.path.join(folder, "home")
-        workspace = os.path.join(folder, "workspace")
-        os.makedirs(workspace)
-        os.makedirs(os.environ["CODEX_HOME"])
-        os.chdir(workspace)
-        grow_tree("tree")
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # nobody compiles all modules for each command
+    with tempfile.TemporaryDirectory(prefix="codex-bench-", dir="/var/tmp") as folder:
+        place = Place.make(os.path.realpath(folder))
+        os.chdir(place.workspace)
         for name in options.parts or parts:
-            parts[name](workspace, options.rounds)
+            parts[name](place, options.rounds)
 
 
-def per_command(workspace: str, rounds: int) -> None:
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the jobs run, and who takes part."""
+
+    workspace: str
+    peers: tuple[Peer, ...]
+
+    @classmethod
+    def make(cls, folder: str) -> Place:
+        """Make a workspace below *folder* that is a repository with many files; say which peers are left out."""
+        workspace, state = f"{folder}/workspace", f"{folder}/home"
+        os.environ["CODEX_HOME"] = state
+        os.makedirs(workspace)
+        os.makedirs(state)
+        grow_tree(f"{workspace}/tree")
+        for package in LIBRARY:
+            source = os.path.join(os.path.dirname(os.__file__), package)
+            shutil.copytree(source, f"{workspace}/library/{package}", ignore=shutil.ignore_patterns("__pycache__"))
+        for words in (
+            ("init", "-q"),
+            ("add", "tree"),
+            ("-c", "user.name=b", "-c", "user.email=b", "commit", "-qm", "b"),
+        ):
+            plain("git", "-C", workspace, *words)
+        with open(f"{workspace}/.git/info/exclude", "a", encoding="ascii") as file:
+            file.write("library\n")
+        working, missing = peers.find(workspace, state)
+        for reason in missing:
+            print(f"Left out: {reason}", file=sys.stderr)
+        return cls(workspace, tuple(working))
+
+    def contestants(self, argv: Sequence[str], *names: str) -> dict[str, Callable[[], object]]:
+        """Give what runs *argv* under each peer, or under those of the *names*."""
+        return {
+            peer.name: partial(plain, *peer.prefix, *argv) for peer in self.peers if not names or peer.name in names
+        }
+
+
+def per_command(place: Place, rounds: int) -> None:
     """Compare one short command in a process that runs many."""
-    with open_session(workspace, overrides=CONFINED) as session:
+    with open_session(place.workspace, overrides=CONFINED) as session, open_launcher(session) as launcher:
+        command = Command(("/bin/true",), place.workspace, dict(os.environ))
         times = interleave(
             {
                 "subprocess.run": partial(plain, "/bin/true"),
                 "session.run": partial(confined, session, "/bin/true"),
-                **({"bwrap": partial(plain, *bwrap(workspace), "/bin/true")} if has_bwrap(workspace) else {}),
+                "the launcher alone": partial(runner.run, launcher, command),
+                **place.contestants(["/bin/true"]),
+                **library(place),
             },
             rounds,
         )
-        strength = session.run(["/bin/true"]).strength
+        strength = launcher.strength
         print(f"Confined by {strength.backend}, {strength.rung}.\n")
     table("`/bin/true` in one process", "subprocess.run", times)
 
 
-def cold_start(workspace: str, rounds: int) -> None:
+@contextlib.contextmanager
+def open_launcher(session: Session) -> Iterator[Launcher]:
+    """Give a launcher under the policy of *session*, without verdicts and events."""
+    launcher = session.host.launcher(session.policy)
+    try:
+        yield launcher
+    finally:
+        launcher.close()
+
+
+def library(place: Place) -> dict[str, Callable[[], object]]:
+    """Give sandlock as it is used from a program that runs many commands, where it is installed."""
+    if all(peer.name != "sandlock" for peer in place.peers):
+        return {}
+    sandbox = importlib.import_module("sandlock").Sandbox(
+        fs_readable=["/"], fs_writable=[place.workspace, "/dev/null"], cwd=place.workspace
+    )
+    return {"sandlock, as a library": partial(sandbox.run, ["/bin/true"])}
+
+
+def cold_start(place: Place, rounds: int) -> None:
     """Compare one short command from a cold start."""
     times = interleave(
         {
@@ -97,33 +169,91 @@ def cold_start(workspace: str, rounds: int) -> None:
             "python -c pass": partial(plain, sys.executable, "-c", "pass"),
             "codex sandbox linux -- /bin/true": partial(plain, CODEX, "sandbox", "linux", "--", "/bin/true"),
             "codex run -- /bin/true": partial(plain, CODEX, "run", "--", "/bin/true"),
-            **({"bwrap": partial(plain, *bwrap(workspace), "/bin/true")} if has_bwrap(workspace) else {}),
+            **place.contestants(["/bin/true"]),
         },
-        max(rounds // 5, 1),
+        max(rounds // 4, 1),
     )
     table("One command from a cold start", "python -c pass", times)
 
 
-def jobs(workspace: str, rounds: int) -> None:
+def jobs(place: Place, rounds: int) -> None:
     """Compare whole jobs that make many system calls."""
-    with open_session(workspace, overrides=CONFINED) as session:
+    ratios: dict[str, list[float]] = {}
+    with open_session(place.workspace, overrides=CONFINED) as session:
         for name, argv in JOBS.items():
             times = interleave(
                 {
                     "outside": partial(plain, *argv),
                     "inside": partial(confined, session, *argv),
+                    **place.contestants(argv, "bwrap"),
                 },
-                max(rounds // 15, 1),
+                max(rounds // 5, 1),
             )
-            table(f"`{name}` over {FOLDERS * FILES} files", "outside", times)
+            table(f"`{name}` in a tree of {FOLDERS * FILES} files", "outside", times)
+            for contestant, seconds in times.items():
+                ratio = statistics.median(seconds) / statistics.median(times["outside"])
+                ratios.setdefault(contestant, []).append(ratio)
+    for contestant, found in ratios.items():
+        print(f"The median of the {len(found)} ratios, {contestant}: {statistics.median(found):.2f}")
+    print()
 
 
-def calls(workspace: str, rounds: int) -> None:
+def memory(_place: Place, _rounds: int) -> None:
+    """State what a program with a session, ``codex sandbox``, and their helpers hold."""
+    wait = "print(flush=True); input()"
+    session = (
+        f"from codex_core import open_session\nwith open_session(overrides={CONFINED}) as s:\n s.run(['true'])\n {wait}"
+    )
+    with (
+        waiting(sys.executable, "-c", wait) as python,
+        waiting(sys.executable, "-c", session) as program,
+        waiting(CODEX, "sandbox", "linux", "--", "sh", "-c", "echo; read line") as sandbox,
+    ):
+        (forge,) = children(program)
+        rows = {
+            "python that waits": python,
+            "python with a session": program,
+            "its forge": forge,
+            "its jail": children(forge)[0],
+            "`codex sandbox linux` with a command": sandbox,
+            "the jail of that": children(sandbox)[0],
+        }
+        print("| MiB | resident | without files |\n|---|---|---|")
+        for name, pid in rows.items():
+            everything, anonymous = resident(pid)
+            print(f"| {name} | {everything / 1024:.1f} | {anonymous / 1024:.1f} |")
+    print()
+
+
+@contextlib.contextmanager
+def waiting(*argv: str) -> Iterator[int]:
+    """Run a program that prints a line once it is ready, and ends when it may read one."""
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None  # noqa: S101 - for the types
+        process.stdout.readline()
+        yield process.pid
+        process.communicate(b"\n")
+
+
+def resident(pid: int) -> tuple[int, int]:
+    """Give the resident memory of a process, and what of it comes from no file, in KiB (proc_pid_status(5))."""
+    with open(f"/proc/{pid}/status", encoding="ascii") as file:
+        status = dict(line.split(":", 1) for line in file)
+    return int(status["VmRSS"].split()[0]), int(status["RssAnon"].split()[0])
+
+
+def children(pid: int) -> list[int]:
+    """List the children of a process's first thread."""
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+        return list(map(int, file.read().split()))
+
+
+def calls(place: Place, rounds: int) -> None:
     """Compare a single open (with its close) and a single plain system call."""
     argv = (sys.executable, "-I", "-S", "-c", CALLS)
     outside, inside = [], []
-    with open_session(workspace, overrides=CONFINED) as session:
-        for _ in range(max(rounds // 30, 1)):
+    with open_session(place.workspace, overrides=CONFINED) as session:
+        for _ in range(max(rounds // 10, 1)):
             outside.append(plain(*argv).split())
             inside.append(confined(session, *argv).split())
     print("| nanoseconds a call, Python's own part included | outside | inside | difference |\n|---|---|---|---|")
@@ -133,12 +263,12 @@ def calls(workspace: str, rounds: int) -> None:
     print()
 
 
-def verdicts(workspace: str, rounds: int) -> None:
+def verdicts(place: Place, rounds: int) -> None:
     """Compare judging a command, in a process that judges many and in one that judges its first."""
-    policy = SandboxPolicy(SandboxMode.READ_ONLY, workspace, (), ())
+    policy = SandboxPolicy(SandboxMode.READ_ONLY, place.workspace, (), ())
     times = interleave(
         {
-            "os.path.realpath of the workspace, for scale": partial(os.path.realpath, workspace),
+            "os.path.realpath of the workspace, for scale": partial(os.path.realpath, place.workspace),
             **{line: partial(classify, ("bash", "-lc", line), policy) for line in LINES},
         },
         rounds,
@@ -153,7 +283,7 @@ def verdicts(workspace: str, rounds: int) -> None:
             "a plain command": partial(plain, sys.executable, "-c", first + judge % (["ls"],)),
             "a shell line": partial(plain, sys.executable, "-c", first + judge % (["bash", "-lc", "ls"],)),
         },
-        max(rounds // 15, 1),
+        max(rounds // 5, 1),
     )
     table("The first verdict of a process", "python -c pass", times)
 
@@ -170,21 +300,6 @@ def confined(session: Session, *argv: str) -> bytes:
         message = f"{argv[0]} failed inside: {result.stderr.decode(errors='replace')}"
         raise SystemExit(message)
     return result.stdout
-
-
-def bwrap(workspace: str) -> tuple[str, ...]:
-    """Give the words that confine a command to a like policy with bubblewrap."""
-    return (
-        *("bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--bind", workspace, workspace),
-        *("--unshare-user", "--unshare-pid", "--unshare-net", "--die-with-parent", "--"),
-    )
-
-
-def has_bwrap(workspace: str) -> bool:
-    """Whether bubblewrap is installed and works here."""
-    if shutil.which("bwrap") is None:
-        return False
-    return subprocess.run([*bwrap(workspace), "/bin/true"], capture_output=True, check=False).returncode == 0
 
 
 def grow_tree(root: str) -> None:

@@ -48,7 +48,7 @@ _NEEDS_WORKSPACE = {Promise.PROTECTED_PATHS}
 """In read-only mode nothing of the workspace can be changed, which is another promise."""
 
 
-def _attacks() -> list[tuple[Promise, str]]:
+def attacks() -> list[tuple[Promise, str]]:
     found: list[tuple[Promise, str]] = []
     for promise in Promise:
         with contextlib.suppress(FileNotFoundError), open(f"{_FOLDER}/{promise}.py", encoding="utf-8") as file:
@@ -192,7 +192,7 @@ def ranges(
         yield range_for
 
 
-@pytest.mark.parametrize(("promise", "name"), _attacks(), ids=str)
+@pytest.mark.parametrize(("promise", "name"), attacks(), ids=str)
 def test_an_attack_fails_wherever_its_promise_is_kept(
     ranges: Callable[[SandboxMode | None, str], Range], promise: Promise, name: str
 ) -> None:
