@@ -42,11 +42,12 @@ def assess(action: Action, policy: SandboxPolicy, rules: Rules, *, environ: Mapp
     around = Surroundings(policy, action.cwd, environ, home)
     known = judge(action.argv, around)
     simple = _simple_programs(action.argv)
-    possible, complete = possible_commands(action.argv)
-    shown = tuple(program.words for program in simple) or tuple(possible[1:]) or (action.argv,)
+    shown = tuple(program.words for program in simple)
     rules = rules.live(now())
-    if not rules.rules:
+    if shown and not rules.rules:
         return Assessment(known, shown, ((known.reason, known.source),))
+    possible, complete = possible_commands(action.argv)
+    shown = shown or tuple(possible[1:]) or (action.argv,)
     strict = _strict_rules((*shown, *possible), action, rules, around)
     if not complete and rules.restrict():
         reason = "it is nested too deeply to be checked against the rules"

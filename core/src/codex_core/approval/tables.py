@@ -300,7 +300,7 @@ class DangerRule:
 
 def program_name(word: str) -> str:
     """Give the last component of the word that names a program, as Unix and Windows write paths."""
-    return re.split(r"[/\\]", word)[-1].removesuffix(".exe").casefold()
+    return word.replace("\\", "/").rpartition("/")[2].removesuffix(".exe").casefold()
 
 
 def _first_operand(words: Sequence[str], skip: frozenset[str]) -> str:
