@@ -153,6 +153,28 @@ threading.Thread(target=s.serve_forever, daemon=True).start()
 open_ = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 assert open_(f'http://127.0.0.1:{s.server_port}/').status == 200
 """,
+    "datagrams": """
+s = socket.socket(type=socket.SOCK_DGRAM); s.bind(('127.0.0.1', 0)); socket.socket(type=socket.SOCK_DGRAM).sendto(b'x', s.getsockname())
+assert s.recv(9) == b'x'
+""",
+    "a socket in the workspace": """
+s = socket.socket(socket.AF_UNIX); s.bind(ws + '/s'); s.listen(); c = socket.socket(socket.AF_UNIX); c.connect(ws + '/s')
+s.accept()[0].send(b'x'); assert c.recv(9) == b'x'
+""",
+    "a manager of processes": """
+import multiprocessing as m
+with m.get_context('fork').Manager() as manager: shared = manager.dict(); shared[1] = 2; assert shared[1] == 2
+""",
+    "a pseudo-terminal": """
+import pty
+pid, _ = pty.fork()
+if pid == 0: os._exit(not os.isatty(0))
+assert os.waitpid(pid, 0)[1] == 0
+""",
+    "an environment of its own": """
+subprocess.check_call([sys.executable, '-m', 'venv', '--without-pip', ws + '/v'])
+subprocess.check_call([ws + '/v/bin/python', '-c', 'import sys; assert sys.prefix != sys.base_prefix'])
+""",
     "a debugger of its own child": """
 pid = os.fork()
 if pid == 0:
