@@ -92,6 +92,8 @@ class ToolDecision(Event):
     """``config`` or ``user``."""
     reason: str
     """The rule or policy that decided, for an auditor."""
+    neutralised: str = ""
+    """JSON text of how the command was run instead, where it was allowed because of that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

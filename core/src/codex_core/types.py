@@ -136,6 +136,32 @@ class Decision(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Command:
+    """A program to run."""
+
+    argv: tuple[str, ...]
+    cwd: str
+    env: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Neutralised:
+    """How a command has to be run so that it is as harmless as it was judged to be."""
+
+    argv: tuple[str, ...]
+    """What is run in its place."""
+    without: str
+    """Variables whose names begin so are taken away."""
+    environ: Mapping[str, str]
+    """What is then set."""
+
+    def applied(self, command: Command) -> Command:
+        """Give *command* as it is to be run."""
+        kept = {name: value for name, value in command.env.items() if not name.startswith(self.without)}
+        return Command(self.argv, command.cwd, {**kept, **self.environ})
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """One policy's word on one action."""
 
@@ -145,6 +171,8 @@ class Verdict:
     """Who decided: ``"policy:untrusted"``, ``"user"``, a rule as ``"FILE:LINE"``, ..."""
     unsandboxed: bool = False
     """The action may run outside the sandbox.  Of several verdicts, all must say so."""
+    neutralised: Neutralised | None = None
+    """Set by core where the action is allowed because it is run so."""
 
 
 class SafetyClass(IntEnum):
@@ -169,6 +197,8 @@ class Safety:
     """What a rule decided, which stands above *level*."""
     unsandboxed: bool = False
     """A rule that allows the command lets it leave the sandbox."""
+    neutralised: Neutralised | None = None
+    """It is safe only if it is run so."""
 
 
 NETWORK_TOOL = "network"
@@ -193,15 +223,6 @@ class Action:
     """The files that a tool of this process would write, absolute; empty for commands."""
     safety: Safety | None = None
     """What core found out about the command, for approval policies; None where nobody looked yet."""
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """A program to run."""
-
-    argv: tuple[str, ...]
-    cwd: str
-    env: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)

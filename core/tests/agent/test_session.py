@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -208,6 +209,24 @@ def test_a_session_announces_itself_with_its_policy(scene: Callable[..., Scene])
     assert (event.sandbox_policy, event.sandbox_backend, event.network_access) == ("workspace-write", "marking", False)
     assert here.exporter.opened_with is not None
     assert here.exporter.opened_with[1]["env"] == "test"
+
+
+def test_a_git_that_is_allowed_as_harmless_is_run_so_that_it_is(scene: Callable[..., Scene], folder: str) -> None:
+    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+    config = os.path.join(folder, ".git", "config")
+    here = scene()
+    result = here.session.run(["git", "status", "--short"], env={"GIT_TRACE": "2"})
+    assert (result.returncode, result.stderr) == (0, b"")
+    neutralised = json.loads(here.of(ToolDecision)[0].neutralised)
+    assert neutralised["argv"] == ["git", "status", "--ignore-submodules=all", "--short"]
+    assert neutralised["environ"]["GIT_DIR"] == os.path.dirname(config)
+
+    with open(config, "a") as file:
+        file.write(f"[core]\n\tfsmonitor = touch {folder}/marked\n")
+    here.session.run(["git", "status", "--short"])
+    assert here.of(ToolDecision)[1].neutralised == ""
+    # The policy of this test allows what is to be asked about: then it is run as it is.
+    assert os.path.exists(f"{folder}/marked")
 
 
 def test_an_allowed_command_runs_confined_and_leaves_decision_and_result(scene: Callable[..., Scene]) -> None:

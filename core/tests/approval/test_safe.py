@@ -239,4 +239,4 @@ def test_every_table_does_what_its_examples_say() -> None:
 
 @given(text=st.text("ab.*?[", max_size=6), pattern=st.text("ab.*?", max_size=6))
 def test_patterns_mean_what_fnmatch_makes_of_them(text: str, pattern: str) -> None:
-    assert tables._is_like(text, pattern) == fnmatchcase(text, pattern)
+    assert tables.is_like(text, pattern) == fnmatchcase(text, pattern)

@@ -48,7 +48,8 @@ class Reviewer:
     def review(self, action: Action) -> Verdict:
         """Give the verdict of rules and approval policies; the strictest wins.  Rules are about commands only.
 
-        A rule that asks or forbids counts whatever the policies make of it.
+        A rule that asks or forbids counts whatever the policies make of it.  What a person is asked
+        about is run as it was asked, and so is what a rule allows.
         """
         if action.writes:
             return self.host.review(action, self.policy)
@@ -58,7 +59,8 @@ class Reviewer:
             # Where the policies would rather refuse than ask, they are the stricter ones.
             leaves = verdicts[0].unsandboxed
             verdicts.append(Verdict(safety.ruled, safety.reason, safety.source, unsandboxed=leaves))
-        return combine(verdicts)
+        verdict = combine(verdicts)
+        return replace(verdict, neutralised=safety.neutralised if verdict.decision is Decision.ALLOW else None)
 
 
 def reviewer(loaded: Loaded, policy: SandboxPolicy, host: Host) -> Reviewer:

@@ -15,7 +15,7 @@ import threading
 import time
 import uuid
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from codex_core import __version__
@@ -352,6 +352,8 @@ class Session:
         if verdict.unsandboxed:
             inherited = without_steering(inherited, self.policy, action.cwd)
         command = Command(action.argv, action.cwd, {**inherited, **env})
+        if verdict.neutralised is not None:
+            command = verdict.neutralised.applied(command)
         limits = self.policy.limits if launcher is not self._direct else Limits()
         limited = limits.wall_time is not None and (timeout is None or limits.wall_time < timeout)
         timeout = limits.wall_time if limited else timeout
@@ -425,6 +427,7 @@ class Session:
             decision=decision,
             source=source,
             reason=": ".join(filter(None, (verdict.source, verdict.reason))),
+            neutralised="" if verdict.neutralised is None else json.dumps(asdict(verdict.neutralised)),
         )
 
     def _emit_outcome(

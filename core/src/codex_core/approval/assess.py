@@ -39,7 +39,7 @@ def assess(action: Action, policy: SandboxPolicy, rules: Rules, *, environ: Mapp
     if action.tool == NETWORK_TOOL:
         return _assess_connection(action, rules.live(now()))
     home = environ.get("HOME") or os.path.expanduser("~")
-    around = Surroundings(policy, action.cwd, environ, home)
+    around = Surroundings(policy, action.cwd, environ, home, neutralises=True)
     known = judge(action.argv, around)
     simple = _simple_programs(action.argv)
     shown = tuple(program.words for program in simple)

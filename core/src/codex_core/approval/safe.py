@@ -46,6 +46,8 @@ class Surroundings:
     """Its input is the output of another command."""
     in_shell: bool = False
     """A shell runs it, so that built-in commands need no program."""
+    neutralises: bool = False
+    """Who asks runs a safe command as its ``neutralised`` says."""
 
 
 def classify(
@@ -72,8 +74,12 @@ def judge(argv: Sequence[str], around: Surroundings) -> Safety:
     try:
         match argv:
             case [shell, "-c" | "-lc", line] if is_understood_shell(shell):
-                return Safety(SafetyClass.SAFE, _why_line_is_safe(shell, line, around))
-        return Safety(SafetyClass.SAFE, _why_safe(argv, around))
+                reason = _why_line_is_safe(shell, line, around)
+            case [program, _, *_] if around.neutralises and not around.in_shell and os.path.basename(program) == "git":
+                return _judge_git(argv, around)
+            case _:
+                reason = _why_safe(argv, around)
+        return Safety(SafetyClass.SAFE, reason)
     except NotSafeError as error:
         return Safety(SafetyClass.ASK, visible(str(error)))
 
@@ -92,6 +98,15 @@ def _why_safe(argv: Sequence[str], around: Surroundings) -> str:
         _require_system_program(argv[0], around)
     _require_harmless_reading(program.read(argv[1:], piped=around.piped), around)
     return f"{name} {program.reason}"
+
+
+def _judge_git(argv: Sequence[str], around: Surroundings) -> Safety:
+    from codex_core.approval.git import read_git
+
+    _require_system_program(argv[0], around)
+    call = read_git(argv, around.folder or os.curdir, around.home)
+    _require_harmless_reading(call.reading, replace(around, folder=call.folder))
+    return Safety(SafetyClass.SAFE, call.reason, neutralised=call.neutralised)
 
 
 def _why_line_is_safe(shell: str, line: str, around: Surroundings) -> str:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 MANY = 10_000
+_PLAIN_FIELDS = ("short", "short_value", "short_optional", "number")
 
 
 class NotSafeError(Exception):
@@ -36,6 +37,7 @@ class Options:
     long: frozenset[str] = frozenset()
     long_value: frozenset[str] = frozenset()
     long_optional: frozenset[str] = frozenset()
+    short_optional: str = ""
     number: bool = False
 
     def split(self, words: Sequence[str], *, mixed: bool) -> tuple[frozenset[str], tuple[str, ...]]:
@@ -80,6 +82,8 @@ class Options:
             if letter in self.short_value:
                 if at == len(word) - 1:
                     _take(word, ahead)
+                break
+            if letter in self.short_optional:
                 break
             if letter not in self.short:
                 msg = f"the option -{letter} is not known to be harmless"
@@ -291,7 +295,7 @@ class DangerRule:
         """Say whether the rule speaks about *argv*."""
         words = argv[1:]
         return (
-            any(_is_like(program_name(argv[0]), name) for name in self.program)
+            any(is_like(program_name(argv[0]), name) for name in self.program)
             and (not self.first or _first_operand(words, self.skip) in self.first)
             and (not self.option or any(_has_option(words, option) for option in self.option))
             and (not self.word or any(re.fullmatch(pattern, word) for word in words for pattern in self.word))
@@ -342,13 +346,13 @@ class Secrets:
         """Give the part of *path* that is likely to hold a secret."""
         parts = [part for part in re.split(r"[/\\]", path.casefold()) if part]
         for part in parts:
-            if any(_is_like(part, name) for name in self.names) and not any(
-                _is_like(part, name) for name in self.harmless
+            if any(is_like(part, name) for name in self.names) and not any(
+                is_like(part, name) for name in self.harmless
             ):
                 return part
         for row in self.rows:
             for at in range(len(parts) - len(row) + 1):
-                if all(_is_like(part, name) for part, name in zip(parts[at:], row, strict=False)):
+                if all(is_like(part, name) for part, name in zip(parts[at:], row, strict=False)):
                     return "/".join(parts[at : at + len(row)])
         return None
 
@@ -364,7 +368,7 @@ def _one_of(patterns: tuple[str, ...]) -> Callable[[str], re.Match[str] | None]:
     return re.compile("|".join(map(translate, patterns))).match
 
 
-def _is_like(text: str, pattern: str) -> bool:
+def is_like(text: str, pattern: str) -> bool:
     """Match as fnmatch does, which compiles a regular expression for each pattern: too slow for a first command."""
     inner = pattern.strip("*")
     if any(sign in inner for sign in "*?["):
@@ -393,7 +397,7 @@ def dangers_of(name: str) -> tuple[DangerRule, ...]:
     """Give the rules that may speak about a program, their examples tried."""
     rules = load_table("dangerous")["rule"]
     return tuple(
-        _danger_rule(at) for at, rule in enumerate(rules) if any(_is_like(name, known) for known in rule["program"])
+        _danger_rule(at) for at, rule in enumerate(rules) if any(is_like(name, known) for known in rule["program"])
     )
 
 
@@ -410,31 +414,35 @@ def dangerous_names() -> frozenset[str]:
 @cache
 def secrets() -> Secrets:
     """Give what is likely to hold a secret."""
-    return Secrets(**{key: _frozen(value) for key, value in load_table("secrets").items()})
+    return Secrets(**{key: frozen(value) for key, value in load_table("secrets").items()})
 
 
 def safe_program(name: str, table: Mapping[str, Any]) -> SafeProgram:
     """Make a safe program from a table of ``safe.toml`` and try its examples."""
-    rest, options = _options(table)
-    examples = {"safe": rest.pop("safe"), "ask": rest.pop("ask")}
-    program = SafeProgram(name=name, options=options, **{key: _frozen(value) for key, value in rest.items()})
-    for expected, lines in examples.items():
-        for line in lines:
+    rest, options = options_of({key: value for key, value in table.items() if key not in {"safe", "ask"}})
+    program = SafeProgram(name=name, options=options, **{key: frozen(value) for key, value in rest.items()})
+    try_examples(program.read, table, f"safe.toml: [{name}]")
+    return program
+
+
+def try_examples(read: Callable[[Sequence[str]], object], table: Mapping[str, Any], place: str) -> None:
+    """Insist that *read* refuses the words of the examples that *table* lists as ``ask``, and no others."""
+    for expected in ("safe", "ask"):
+        for line in table[expected]:
             try:
-                program.read(shlex.split(line)[1:])
+                read(shlex.split(line)[1:])
             except NotSafeError:
                 found = "ask"
             else:
                 found = "safe"
             if found != expected:
-                msg = f"safe.toml: [{name}]: the example {line!r} is {found}, not {expected}"
+                msg = f"{place}: the example {line!r} is {found}, not {expected}"
                 raise ConfigError(msg)
-    return program
 
 
 def wrapper(name: str, table: Mapping[str, Any]) -> Wrapper:
     """Make a wrapper from a table of ``wrappers.toml`` and try its examples."""
-    rest, options = _options(table)
+    rest, options = options_of(table)
     examples = rest.pop("inner")
     made = Wrapper(name=name, options=options, **rest)
     for line, expected in examples:
@@ -451,7 +459,7 @@ def danger_rule(table: Mapping[str, Any]) -> DangerRule:
     examples = {True: rest.pop("match"), False: rest.pop("not_match")}
     rest["first"] = frozenset(rest.get("first", ()))
     rest["skip"] = frozenset(rest.get("skip", ()))
-    rule = DangerRule(**{key: _frozen(value) for key, value in rest.items()})
+    rule = DangerRule(**{key: frozen(value) for key, value in rest.items()})
     for expected, lines in examples.items():
         for line in lines:
             if rule.matches(shlex.split(line)) is not expected:
@@ -460,16 +468,17 @@ def danger_rule(table: Mapping[str, Any]) -> DangerRule:
     return rule
 
 
-def _options(table: Mapping[str, Any]) -> tuple[dict[str, Any], Options]:
+def options_of(table: Mapping[str, Any]) -> tuple[dict[str, Any], Options]:
     """Take the fields of Options out of *table*."""
     rest = dict(table)
-    given: dict[str, Any] = {name: rest.pop(name) for name in ("short", "short_value", "number") if name in rest}
+    given: dict[str, Any] = {name: rest.pop(name) for name in _PLAIN_FIELDS if name in rest}
     given |= {name: frozenset(rest.pop(name)) for name in ("long", "long_value", "long_optional") if name in rest}
     return rest, Options(**given)
 
 
-def _frozen(value: Any) -> Any:  # noqa: ANN401 - a TOML value is of any type
-    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
+def frozen(value: Any) -> Any:  # noqa: ANN401 - a TOML value is of any type
+    """Give a value from a table with its lists as tuples."""
+    return tuple(frozen(item) for item in value) if isinstance(value, list) else value
 
 
 @cache

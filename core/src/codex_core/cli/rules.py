@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from codex_core.agent.review import RULES_FOLDER, Reviewer, load_rules, reviewer
@@ -119,6 +120,7 @@ def check(loaded: Loaded, command: tuple[str, ...]) -> dict[str, Any]:
         "decision": verdict.decision.name.casefold(),
         "class": CLASSES[assessment.safety.level],
         "unsandboxed": verdict.unsandboxed,
+        "neutralised": None if verdict.neutralised is None else asdict(verdict.neutralised),
         "programs": [[word.replace(UNKNOWN, "…") for word in words] for words in assessment.programs],
         "reasons": [{"text": text, "source": source} for text, source in reasons],
     }
@@ -140,6 +142,8 @@ def render_check(answer: dict[str, Any]) -> str:
     """Give the answer of :func:`check` as lines."""
     lines = [f"{answer['decision']}  ({answer['class']})"]
     lines += [f"  runs {visible(shlex.join(words))}" for words in answer["programs"]]
+    if answer["neutralised"]:
+        lines.append(f"  as {visible(shlex.join(answer['neutralised']['argv']))}, see --json")
     lines += [f"  {reason['text']}  [{reason['source']}]" for reason in answer["reasons"]]
     return "\n".join(lines) + "\n"
 
