@@ -201,7 +201,10 @@ WORDS = st.lists(
 )
 
 
-@given(name=st.sampled_from([*load_table("safe"), *load_table("wrappers"), "rm", "git", "bash", "", "x"]), words=WORDS)
+@given(
+    name=st.sampled_from([*load_table("safe"), *load_table("wrappers"), "rm", "git", "bash", "pwsh", "cmd", "", "x"]),
+    words=WORDS,
+)
 def test_any_words_get_a_class_and_a_reason(name: str, words: list[str]) -> None:
     policy = SandboxPolicy(SandboxMode.READ_ONLY, "/usr", (), ())
     assert classify([name, *words], policy, environ={"PATH": "/usr/bin"}).reason

@@ -25,6 +25,7 @@ from codex_core.approval.tables import (
     secrets,
     wrapper_named,
 )
+from codex_core.approval.windows import dangers_in, language_of, line_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -69,7 +70,6 @@ def kinds() -> Kinds:
     says = {
         "destroys": "the code that it is given destroys",
         "hides": "the code that it is given hides what it does",
-        "windows": "the code that it is given destroys, or runs what comes from elsewhere",
         "fetches": "the code that it is given runs what comes from elsewhere",
     }
     return Kinds(
@@ -160,6 +160,7 @@ def _look_at_words(words: tuple[str, ...], depth: int) -> None:
             for rule in dangers_of(program_name(candidate[0])):
                 if rule.matches(candidate):
                     raise Danger(f"{program_name(candidate[0])}: {rule.reason}")
+        _look_at_windows_line(command)
         _look_at_writing(command)
         _look_at_nested(command, depth)
         _look_at_code(command)
@@ -221,6 +222,13 @@ def _executed_by_find(argv: Sequence[str]) -> Iterator[tuple[str, ...]]:
             yield tuple(inner)
 
 
+def _look_at_windows_line(command: tuple[str, ...]) -> None:
+    language = language_of(command[0])
+    for rule in dangers_in(language) if language else ():
+        if rule.is_in(" ".join(command[1:])):
+            raise Danger(f"{program_name(command[0])}: {rule.reason}")
+
+
 def _look_at_nested(command: tuple[str, ...], depth: int) -> None:
     """Follow the shell lines inside words, and refuse those that only running would tell."""
     name = program_name(command[0])
@@ -240,6 +248,8 @@ def nested_lines(command: Sequence[str]) -> list[str]:
     if name in kinds().shells:
         script = shell_script(command)
         return [] if script is None else [script]
+    if language_of(name):
+        return [line_in(command)]
     if name not in kinds().lines:
         return []
     words = [word.partition("=")[2] or word if name == "alias" else word for word in command[1:]]

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import stat
 from dataclasses import dataclass
 from functools import lru_cache
@@ -167,7 +168,7 @@ def subcommand(name: str, table: Mapping[str, Any]) -> Subcommand:
             merged[key] = merged[key] + value if key in merged else value
     rest, options = options_of(merged)
     made = Subcommand(name=name, options=options, **{key: frozen(value) for key, value in rest.items()})
-    try_examples(made.read, table, f"git.toml: [subcommand.{name}]")
+    try_examples(lambda line: made.read(shlex.split(line)[1:]), table, f"git.toml: [subcommand.{name}]")
     return made
 
 

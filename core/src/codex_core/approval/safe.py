@@ -15,6 +15,7 @@ from codex_core.approval.command import programs
 from codex_core.approval.danger import danger_in_words
 from codex_core.approval.tables import NotSafeError, safe_named, secrets
 from codex_core.approval.visible import visible
+from codex_core.approval.windows import STARTUP_FOLDERS, language_of, read_line
 from codex_core.sandbox.policy import canonical, contains, is_path_text
 from codex_core.types import Safety, SafetyClass
 
@@ -77,6 +78,8 @@ def judge(argv: Sequence[str], around: Surroundings) -> Safety:
                 reason = _why_line_is_safe(shell, line, around)
             case [program, _, *_] if around.neutralises and not around.in_shell and os.path.basename(program) == "git":
                 return _judge_git(argv, around)
+            case [program, *_] if language_of(program):
+                reason = _why_windows_line_is_safe(argv, around)
             case _:
                 reason = _why_safe(argv, around)
         return Safety(SafetyClass.SAFE, reason)
@@ -111,7 +114,8 @@ def _judge_git(argv: Sequence[str], around: Surroundings) -> Safety:
 
 def _why_line_is_safe(shell: str, line: str, around: Surroundings) -> str:
     _require_system_program(shell, around)
-    _require_harmless_startup(around)
+    variables = [around.environ.get(name, "") for name in ("BASH_ENV", "ENV", "ZDOTDIR")]
+    _require_harmless_startup(around, _STARTUP_FILES, variables)
     reasons = []
     for program in programs(line):
         inside = replace(around, in_shell=True, piped=program.piped)
@@ -121,11 +125,23 @@ def _why_line_is_safe(shell: str, line: str, around: Surroundings) -> str:
     return "; ".join(dict.fromkeys(reasons))
 
 
-def _require_harmless_startup(around: Surroundings) -> None:
-    """Insist that no file which the shell reads first was put there by a command."""
-    places = [os.path.join(around.home, name) for name in _STARTUP_FILES]
-    places += [around.environ[name] for name in ("BASH_ENV", "ENV", "ZDOTDIR") if around.environ.get(name)]
-    for place in places:
+def _why_windows_line_is_safe(argv: Sequence[str], around: Surroundings) -> str:
+    _require_system_program(argv[0], around)
+    modules = around.environ.get("PSModulePath", "").split(os.pathsep)
+    _require_harmless_startup(around, STARTUP_FOLDERS, modules)
+    reasons = []
+    for reason, reading in read_line(argv):
+        _require_harmless_reading(reading, around)
+        reasons.append(reason)
+    if not reasons:
+        msg = "it runs nothing"
+        raise NotSafeError(msg)
+    return "; ".join(dict.fromkeys(reasons))
+
+
+def _require_harmless_startup(around: Surroundings, names: Sequence[str], more: Sequence[str]) -> None:
+    """Insist that nothing which a shell reads first, *names* in the home and *more*, was put there by a command."""
+    for place in [*(os.path.join(around.home, name) for name in names), *filter(None, more)]:
         inside = any(contains(root, canonical(place)) for root in around.policy.writable_roots)
         if inside and os.path.lexists(place):
             msg = f"the shell first reads {place}, where commands can write"
