@@ -37,6 +37,7 @@ def words_of(line: str) -> list[tuple[str, ...]]:
         ("  \n ls \n\n", [("ls",)]),
         ("'ls' \"-l\"", [("ls", "-l")]),
         (r'grep "a\.b|c!" f', [("grep", r"a\.b|c!", "f")]),
+        ("[ -f 'a b' ] && ls || [ -d  c\t]", [("[", "-f", "a b", "]"), ("ls",), ("[", "-d", "c", "]")]),
         ("echo \"it's\" 'a\"b'", [("echo", "it's", 'a"b')]),
     ],
 )
@@ -69,6 +70,21 @@ def test_what_is_fed_by_a_pipe_is_known() -> None:
         "echo 'a",
         'echo "a',
         "ls)",
+        "[",
+        "[ ]",
+        "[ a",
+        "[ a] b",
+        "[a ]",
+        "[ a ] b",
+        "[ a ; b ]",
+        "[ a && b ]",
+        "[ a | b ]",
+        "[ a\n]",
+        "[ $x ]",
+        "[ a > b ]",
+        "[[ a ]]",
+        "[ (a) ]",
+        "[ a ] > b",
     ],
 )
 def test_what_is_no_line_of_programs_is_not_simple(line: str) -> None:
@@ -183,6 +199,30 @@ def test_plain_reading_is_known_to_be_harmless(line: str, tmp_path: Path) -> Non
     assert judged.level is SafetyClass.SAFE, judged.reason
 
 
+def test_a_harmless_line_changes_nothing_when_it_is_run(arena: Path) -> None:
+    workspace, environ = arena / "ws", {"PATH": f"{arena}/bin:/usr/bin:/bin", "HOME": str(arena / "home")}
+    lay_out(workspace)
+    before = snapshot(arena)
+    for line in LINES["safe"]:
+        subprocess.run(
+            ["bash", "-c", line],
+            cwd=workspace,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            timeout=60,
+        )
+        assert snapshot(arena) == before, line
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
+    return {
+        str(path): (path.lstat().st_mode, path.read_bytes() if path.is_file() else b"")
+        for path in sorted(folder.rglob("*"))
+    }
+
+
 def test_a_line_that_doubles_a_variable_again_and_again_is_read_within_bounds() -> None:
     doubling = "; ".join(f"X{number}=$X{number - 1}$X{number - 1}" for number in range(1, 60))
     assert danger_in_line(f"X0=abcdefgh; {doubling}; echo $X59") is None
@@ -211,7 +251,11 @@ QUOTED = st.one_of(
 WORD = st.one_of(PLAIN, PLAIN, QUOTED, st.lists(st.one_of(PLAIN, QUOTED), min_size=2, max_size=3).map("".join))
 BLANK = st.sampled_from([" ", " ", " ", "  ", "\t", ""])
 JOINT = st.sampled_from([" && ", " | ", "; ", ";", "\n", "&&", "|", " &&\n", " \n ", ";\n", "\n;", "\n|"])
-COMMAND = st.lists(st.tuples(BLANK, WORD).map("".join), max_size=4).map(lambda words: "p" + "".join(words))
+COMMAND = (
+    st.lists(st.tuples(BLANK, WORD).map("".join), max_size=4)
+    .map("".join)
+    .flatmap(lambda words: st.sampled_from([f"p{words}", f"p{words}", f"[ {words} ]", f"[{words}]"]))
+)
 NOISE = st.sampled_from(
     [
         "",
@@ -270,6 +314,7 @@ shopt -s expand_aliases
 # One write for each record, as the members of a pipeline write at once; bash writes at every line break.
 record() { local IFS=$'\x01' words; words="$*"; printf '%s\x02' "${words//$'\n'/$'\x04'}" >&9; }
 p() { record p "$@"; }
+[() { record [ "$@"; }
 command_not_found_handle() { record "$@"; }
 while IFS= read -r -d '' line; do
   eval "$line" < /dev/null > /dev/null 2>&1

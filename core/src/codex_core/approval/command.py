@@ -138,8 +138,9 @@ class _StrictReader:
     def statement(self, node: Node) -> Iterator[Program]:
         if node.type in {"list", "pipeline"}:
             yield from self.joined(node, {"list": {"&&", "||"}, "pipeline": {"|"}}[node.type])
-        elif node.type == "command":
-            yield Program(self.command(node), piped=self.after_pipe)
+        elif node.type in {"command", "test_command"}:
+            words = self.command(node) if node.type == "command" else self.bracket(node)
+            yield Program(words, piped=self.after_pipe)
             self.after_pipe = False
         else:
             raise self.refuse(f"{_describe(node)} is not simple", node.start_byte)
@@ -176,6 +177,16 @@ class _StrictReader:
         if not words[0]:
             raise self.refuse("the program has no name", node.start_byte)
         return tuple(words)
+
+    def bracket(self, node: Node) -> tuple[str, ...]:
+        """Read ``[ ... ]``, which is a program like others to bash; the tree takes its words for an expression."""
+        text = _text(node)
+        if not re.fullmatch(r"\[[ \t].*[ \t]\]", text, re.DOTALL):
+            raise self.refuse(f"{_describe(node)} is not simple", node.start_byte)
+        inner = programs(f"test {text[1:-1]}")
+        if len(inner) != 1 or "\n" in text:
+            raise self.refuse(f"{_describe(node)} is not simple", node.start_byte)
+        return ("[", *inner[0].words[1:], "]")
 
     def word(self, node: Node) -> str:
         text = _text(node)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 MANY = 10_000
-_PLAIN_FIELDS = ("short", "short_value", "short_optional", "number")
+_PLAIN_FIELDS = ("short", "short_value", "short_optional", "number", "apart")
 
 
 class NotSafeError(Exception):
@@ -39,6 +39,8 @@ class Options:
     long_optional: frozenset[str] = frozenset()
     short_optional: str = ""
     number: bool = False
+    apart: bool = False
+    """A value is never glued to its letter."""
 
     def split(self, words: Sequence[str], *, mixed: bool) -> tuple[frozenset[str], tuple[str, ...]]:
         """Split the words after a program's name into the options seen and the operands.
@@ -67,7 +69,7 @@ class Options:
         name, given, _ = word[2:].partition("=")
         if name in self.long_value:
             if not given:
-                _take(word, ahead)
+                take_value(word, ahead)
         elif name not in self.long_optional and (given or name not in self.long):
             msg = f"the option {word} is not known to be harmless"
             raise NotSafeError(msg)
@@ -81,7 +83,10 @@ class Options:
             seen.add(f"-{letter}")
             if letter in self.short_value:
                 if at == len(word) - 1:
-                    _take(word, ahead)
+                    take_value(word, ahead)
+                elif self.apart:
+                    msg = f"{word} is not known to be harmless"
+                    raise NotSafeError(msg)
                 break
             if letter in self.short_optional:
                 break
@@ -91,11 +96,12 @@ class Options:
         return seen
 
 
-def _take(option: str, ahead: list[str]) -> None:
+def take_value(option: str, ahead: list[str]) -> str:
+    """Take the value of *option* off the words *ahead*, which are in reverse; raises NotSafeError if there is none."""
     if not ahead:
         msg = f"the option {option} lacks its value"
         raise NotSafeError(msg)
-    ahead.pop()
+    return ahead.pop()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +129,7 @@ class SafeProgram:
     contents: bool = False
     each: str = ""
     grammar: str = ""
+    exactly: tuple[str, ...] = ()
     builtin: bool = False
     anything: bool = False
     closed_by: tuple[str, ...] = ()
@@ -134,8 +141,18 @@ class SafeProgram:
         """
         if self.anything:
             return Reading()
+        if self.exactly:
+            if " ".join(words) not in self.exactly:
+                msg = f"of {self.name} only {' or '.join(self.exactly)} is known to be harmless"
+                raise NotSafeError(msg)
+            return Reading()
         if self.grammar:
-            return _GRAMMARS[self.grammar](words)
+            from codex_core.approval.grammars import GRAMMARS
+
+            return GRAMMARS[self.grammar](words, piped=piped)
+        return self._read_options(words, piped=piped)
+
+    def _read_options(self, words: Sequence[str], *, piped: bool) -> Reading:
         seen, operands = self.options.split(words, mixed=True)
         recursive = self.recursive if isinstance(self.recursive, bool) else not seen.isdisjoint(self.recursive)
         has_pattern = not seen.isdisjoint(self.pattern_options)
@@ -164,99 +181,6 @@ class SafeProgram:
             recursive=recursive,
             contents=self.contents and "--files" not in seen,
         )
-
-
-# What find knows and what neither writes nor starts anything.
-_FIND_PLAIN = frozenset(
-    {
-        "-empty",
-        "-true",
-        "-false",
-        "-print",
-        "-print0",
-        "-prune",
-        "-o",
-        "-or",
-        "-a",
-        "-and",
-        "-not",
-        "!",
-        "(",
-        ")",
-        ",",
-        "-daystart",
-        "-depth",
-        "-mount",
-        "-xdev",
-        "-nouser",
-        "-nogroup",
-        "-readable",
-        "-writable",
-        "-executable",
-        "-quit",
-        "-ls",
-    }
-)
-_FIND_VALUE = frozenset(
-    {
-        "-name",
-        "-iname",
-        "-path",
-        "-ipath",
-        "-wholename",
-        "-regex",
-        "-iregex",
-        "-regextype",
-        "-type",
-        "-size",
-        "-mtime",
-        "-atime",
-        "-ctime",
-        "-mmin",
-        "-amin",
-        "-cmin",
-        "-newer",
-        "-maxdepth",
-        "-mindepth",
-        "-perm",
-        "-user",
-        "-group",
-        "-uid",
-        "-gid",
-        "-links",
-        "-inum",
-        "-lname",
-        "-ilname",
-    }
-)
-
-
-def _read_find(words: Sequence[str]) -> Reading:
-    paths: list[str] = []
-    ahead = list(reversed(words))
-    if ahead and ahead[-1] in {"-P", "-H"}:
-        ahead.pop()
-    while ahead and not ahead[-1].startswith("-") and ahead[-1] not in {"(", ")", "!", ","}:
-        paths.append(ahead.pop())
-    while ahead:
-        word = ahead.pop()
-        if word in _FIND_VALUE:
-            _take(word, ahead)
-        elif word not in _FIND_PLAIN:
-            msg = f"{word} is not known to be harmless"
-            raise NotSafeError(msg)
-    return Reading(paths=tuple(paths) or (os.curdir,), recursive=True)
-
-
-def _read_sed(words: Sequence[str]) -> Reading:
-    match words:
-        case ["-n", script, path] if re.fullmatch(r"[0-9]+(,[0-9]+)?p", script) and not path.startswith("-"):
-            return Reading(paths=(path,))
-    msg = "of sed only -n N[,M]p FILE is known to be harmless"
-    raise NotSafeError(msg)
-
-
-_GRAMMARS = {"find": _read_find, "sed": _read_sed}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
