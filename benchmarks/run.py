@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 import peers
 from codex_core import open_session
-from codex_core.approval.safe import classify
+from codex_core.approval.safe import Surroundings, classify, judge
 from codex_core.sandbox import runner
 from codex_core.sandbox.policy import SandboxPolicy
 from codex_core.types import Command, SandboxMode
@@ -266,22 +266,26 @@ def calls(place: Place, rounds: int) -> None:
 def verdicts(place: Place, rounds: int) -> None:
     """Compare judging a command, in a process that judges many and in one that judges its first."""
     policy = SandboxPolicy(SandboxMode.READ_ONLY, place.workspace, (), ())
+    plain("git", "init", "-q", place.workspace)
+    around = Surroundings(policy, place.workspace, os.environ, os.path.expanduser("~"), neutralises=True)
     times = interleave(
         {
             "os.path.realpath of the workspace, for scale": partial(os.path.realpath, place.workspace),
             **{line: partial(classify, ("bash", "-lc", line), policy) for line in LINES},
+            "git status, as a command": partial(judge, ("git", "status"), around),
+            "pwsh -c Get-ChildItem": partial(classify, ("pwsh", "-c", "Get-ChildItem"), policy),
         },
         rounds,
     )
     table("Judging a line", LINES[0], times)
     first = "import sys; from codex_core.approval.safe import classify; from codex_core.sandbox.policy import *; "
-    judge = 'from codex_core.types import *; classify(%r, SandboxPolicy(SandboxMode.READ_ONLY, "/", (), ()))'
+    call = 'from codex_core.types import *; classify(%r, SandboxPolicy(SandboxMode.READ_ONLY, "/", (), ()))'
     times = interleave(
         {
             "python -c pass": partial(plain, sys.executable, "-c", "pass"),
             "the modules, and nothing judged": partial(plain, sys.executable, "-c", first),
-            "a plain command": partial(plain, sys.executable, "-c", first + judge % (["ls"],)),
-            "a shell line": partial(plain, sys.executable, "-c", first + judge % (["bash", "-lc", "ls"],)),
+            "a plain command": partial(plain, sys.executable, "-c", first + call % (["ls"],)),
+            "a shell line": partial(plain, sys.executable, "-c", first + call % (["bash", "-lc", "ls"],)),
         },
         max(rounds // 5, 1),
     )

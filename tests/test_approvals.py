@@ -7,12 +7,21 @@ import os
 import pty
 import subprocess
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from codex_approval_policies import Never, OnFailure, OnRequest, Untrusted
 from codex_core import open_session
+from codex_core.agent.review import Reviewer
 from codex_core.approval.prompt import Answer, Choice, Question, question_text
+from codex_core.approval.rules import Rule, Rules
 from codex_core.errors import NotPermittedError
+from codex_core.host import Host
+from codex_core.sandbox.policy import SandboxPolicy
+from codex_core.types import Action, Decision, SandboxMode
+from hypothesis import given
+from hypothesis import strategies as st
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -217,3 +226,45 @@ def test_in_a_read_only_session_under_never_nothing_is_patched(tmp_path: Path, e
     overrides = ("sandbox_mode=read-only", "approval_policy=never")
     with patching(tmp_path, environ, Person(), *overrides) as here, pytest.raises(NotPermittedError, match="read-only"):
         here.apply_patch(PATCH.format("new"))
+
+
+WORDS = st.sampled_from(["ls", "make", "git", "status", "push", "rm", "-rf", "x", "cat", "a"])
+COMMANDS = st.lists(WORDS, min_size=1, max_size=3).map(tuple)
+LINES = st.lists(COMMANDS.map(" ".join), min_size=1, max_size=3).map(" && ".join)
+ACTIONS = st.builds(
+    Action,
+    argv=COMMANDS | LINES.map(lambda line: ("bash", "-lc", line)) | LINES.map(lambda line: ("pwsh", "-c", line)),
+    cwd=st.just("/usr/src"),
+    escalated=st.booleans(),
+)
+RULES = st.builds(
+    Rule,
+    decision=st.sampled_from(Decision),
+    source=st.text("abc", min_size=1, max_size=3),
+    pattern=st.lists(st.frozensets(WORDS, min_size=1, max_size=2), min_size=1, max_size=3).map(tuple),
+    exact=st.booleans(),
+    unsandboxed=st.booleans(),
+)
+
+
+@given(
+    action=ACTIONS,
+    policies=st.lists(st.sampled_from([Untrusted, OnRequest, OnFailure, Never]), min_size=1, max_size=2, unique=True),
+    mode=st.sampled_from(SandboxMode),
+    some=st.lists(RULES, max_size=3),
+    more=RULES,
+)
+def test_another_rule_that_forbids_never_lets_anything_run_that_did_not(
+    action: Action, policies: list[type[Any]], mode: SandboxMode, some: list[Rule], more: Rule
+) -> None:
+    host = Host()
+    for policy in policies:
+        host.approval_policies.register(policy(), policy.mode)
+    confined = SandboxPolicy(mode, "/usr/src", (), ())
+    forbid = replace(more, decision=Decision.FORBID, unsandboxed=False)
+    before, after = (
+        Reviewer(host, confined, Rules(tuple(rules)), {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent"}).review(action)
+        for rules in (some, [*some, forbid])
+    )
+    assert after.decision >= before.decision
+    assert before.unsandboxed or not after.unsandboxed or after.decision is not Decision.ALLOW
