@@ -106,6 +106,8 @@ class Strength:
     kept: frozenset[Promise]
     lost: Mapping[Promise, str] = field(default_factory=dict)
     """What is not kept here, each with the reason."""
+    limits: Mapping[str, str] = field(default_factory=dict)
+    """What keeps each field of :class:`Limits` that is set and that the backend keeps, for people."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,12 +18,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from codex_core.errors import CommandNotExecutableError, CommandNotFoundError, SandboxUnavailableError
-from codex_core.types import Ended, Network
+from codex_core.types import Ended, Limits, Network
 
 from codex_sandbox_linux import channel, gateway, kernel
 from codex_sandbox_linux.allowed_sockets import AllowedSockets
 from codex_sandbox_linux.connections import MOST_DENIALS, Supervisor
-from codex_sandbox_linux.plan import Plan, Rung, make_plan, no_filter, refusals, strength
+from codex_sandbox_linux.plan import Plan, Rung, keepers, make_plan, no_filter, refusals, strength
 from codex_sandbox_linux.seccomp import Supervision
 from codex_sandbox_linux.usage import LIMITS
 from codex_sandbox_linux.watch import Watch
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from codex_sandbox_linux.filtering import Filter, Link
     from codex_sandbox_linux.forge import Forge
+    from codex_sandbox_linux.groups import Group, Groups
 
 _MOST_IDLE: Final = 4
 """Jails that wait for another command; more than that were for commands at the same time."""
@@ -54,15 +55,25 @@ class Outside:
     policy: SandboxPolicy
     sockets: AllowedSockets
     filter: Filter | None
+    groups: Groups | None
 
     @classmethod
     def of(cls, policy: SandboxPolicy, nameservers: Sequence[tuple[str, int]] = ()) -> Outside:
         """Start what *policy* needs; raises SandboxUnavailableError."""
+        groups = None
+        if policy.limits != Limits():
+            from codex_sandbox_linux.groups import find
+
+            groups = find(policy.limits)
         if policy.network is not Network.FILTERED:
-            return cls(policy, AllowedSockets(policy), None)
+            return cls(policy, AllowedSockets(policy), None, groups)
         from codex_sandbox_linux.filtering import Filter
 
-        return cls(policy, AllowedSockets(policy), Filter(policy, nameservers))
+        return cls(policy, AllowedSockets(policy), Filter(policy, nameservers), groups)
+
+    def plan(self, rung: Rung) -> Plan:
+        """Plan a jail, which keeps the limits that nothing else does."""
+        return make_plan(self.policy, rung, kept=self.groups.kept if self.groups else ())
 
     def close(self) -> None:
         """End it; idempotent."""
@@ -87,10 +98,12 @@ class Jail:
         self.pidfd = pidfd
         self.supervisor: Supervisor | None = None
         self.link: Link | None = None
+        self.group: Group | None = None
         self.epoll = select.epoll()
         self.epoll.register(opened, select.EPOLLIN)
         try:
             self.found = self._handshake()
+            self._enclose()
         except BaseException:
             self.close()
             raise
@@ -133,6 +146,17 @@ class Jail:
         msg = f"the sandbox did not get ready within {_HANDSHAKE_TIMEOUT:.0f} seconds"
         raise SandboxUnavailableError(msg)
 
+    def _enclose(self) -> None:
+        if self._outside.groups is None:
+            return
+        try:
+            self.group = self._outside.groups.enclose(self.pidfd, self._outside.policy.limits)
+        except OSError as error:
+            msg = f"the limits cannot be kept any more: {error.filename or 'control group'}: {error.strerror}"
+            raise SandboxUnavailableError(msg) from error
+        if self.group is not None:
+            self.group.watch(self.epoll)
+
     def _supervise(self) -> None:
         if self.supervisor is not None:
             self.supervisor.handle()
@@ -143,6 +167,8 @@ class Jail:
             self.supervisor.forget()
         if self.link is not None:
             self.link.forget()
+        if self.group is not None:
+            self.group.end()
 
     def hear(self) -> None:
         """Take what the filter says."""
@@ -156,16 +182,24 @@ class Jail:
         poll.register(self.pidfd, select.POLLIN)
         return bool(poll.poll(0))
 
-    def close(self) -> None:
-        """End the jail with everything in it."""
+    def kill(self) -> None:
+        """Kill everything in it."""
+        if self.group is not None:
+            self.group.kill()
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+
+    def close(self) -> None:
+        """End the jail with everything in it."""
+        self.kill()
         self.epoll.close()
         self.channel.close()
         if self.supervisor is not None:
             self.supervisor.close()
         if self.link is not None:
             self.link.close()
+        if self.group is not None:
+            self.group.close()
         os.close(self.pidfd)
 
 
@@ -193,7 +227,7 @@ def establish(forge: Forge, outside: Outside) -> tuple[Jail, Strength]:
         if rung is Rung.FLOOR and outside.filter is not None:
             raise SandboxUnavailableError(no_filter("; ".join(failures)))
         try:
-            jail = _make(forge, outside, make_plan(policy, rung))
+            jail = _make(forge, outside, outside.plan(rung))
         except OSError as error:
             failures.append(f"{rung}: {error.filename or 'clone'}: {error.strerror}")
             continue
@@ -202,7 +236,7 @@ def establish(forge: Forge, outside: Outside) -> tuple[Jail, Strength]:
         if refused:
             jail.close()
             raise SandboxUnavailableError("; ".join(refused))
-        return jail, stated
+        return jail, replace(stated, limits=_keepers(outside))
     msg = f"no sandbox can be set up on this host ({'; '.join(failures)})"
     raise SandboxUnavailableError(msg)
 
@@ -215,6 +249,13 @@ def _make(forge: Forge, outside: Outside, plan: Plan) -> Jail:
             raise
     unsupervised = replace(plan, supervision=Supervision.NONE)
     return Jail(outside, unsupervised, *forge.clone(unsupervised))
+
+
+def _keepers(outside: Outside) -> dict[str, str]:
+    """Say what keeps each limit."""
+    if outside.groups is None:
+        return {}
+    return keepers(outside.policy.limits, outside.groups.kept, outside.groups.why)
 
 
 def _null_devices(descriptors: tuple[int, int, int]) -> int:
@@ -285,6 +326,8 @@ class LinuxLauncher:
         jail = self._take(tty or "")
         terminal = None if tty is None else os.open(tty, os.O_RDWR | os.O_NOCTTY)
         try:
+            if jail.group is not None:
+                jail.group.begin()
             channel.send_command(jail.channel, command, (stdin, stdout, stderr), terminal, silent)
         except OSError as error:
             self.give_back(jail, alive=False)
@@ -302,7 +345,7 @@ class LinuxLauncher:
             if not self._busy and self._watch.has_changed():
                 while self._idle:  # their read-only mounts are no longer the right ones
                     self._idle.pop().close()
-                self._plan = replace(make_plan(self._policy, self._plan.rung), supervision=self._plan.supervision)
+                self._plan = replace(self._outside.plan(self._plan.rung), supervision=self._plan.supervision)
             while self._idle and self._idle[-1].has_ended():  # killed by somebody outside, for want of memory
                 self._idle.pop().close()
             if terminal or not self._idle:
@@ -379,6 +422,7 @@ class Running:
         if self._appeared > _MOST_APPEARED:  # it does nothing else
             self.kill()
         self._jail.hear()
+        self._keep_limits()
         try:
             reply = channel.receive_reply(self._jail.channel)
         except BlockingIOError:
@@ -394,6 +438,12 @@ class Running:
             return None
         return self._finish(kind, value, text)
 
+    def _keep_limits(self) -> None:
+        exceeded = "" if self._jail.group is None else self._jail.group.exceeded()
+        if exceeded and not self._limit:
+            self._limit = exceeded
+            self.kill()
+
     def _jail_is_gone(self) -> Ended | None:
         # The channel closes a moment before the last process of the tree is gone; the pidfd says when it is.
         if not self._jail.has_ended():
@@ -401,11 +451,13 @@ class Running:
                 self._jail.epoll.unregister(self._jail.channel)
                 self._jail.epoll.register(self._jail.pidfd, select.EPOLLIN)
             return None
+        self._keep_limits()
         self._settle(alive=False)
-        self._ended = Ended(signal=signal.SIGKILL)
+        self._ended = Ended(None, signal.SIGKILL, self._limit)
         return self._ended
 
     def _finish(self, kind: int, value: int, text: str) -> Ended:
+        self._keep_limits()  # what the last moment brought
         self._settle(alive=kind in {channel.ENDED, channel.NO_FOLDER, channel.NO_EXEC})
         program = self._command.argv[0]
         if kind == channel.NO_FOLDER:
@@ -454,8 +506,7 @@ class Running:
     def kill(self) -> None:
         """See :meth:`codex_core.types.Running.kill`."""
         if self._ended is None and not self._jail.epoll.closed:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._jail.pidfd, signal.SIGKILL)
+            self._jail.kill()
 
     def denials(self) -> tuple[Denial, ...]:
         """See :meth:`codex_core.types.Running.denials`."""

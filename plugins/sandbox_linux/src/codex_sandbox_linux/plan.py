@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
@@ -21,6 +21,8 @@ from codex_sandbox_linux.kernel import (
 from codex_sandbox_linux.seccomp import Supervision, Variant
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
     from codex_core.sandbox.policy import SandboxPolicy
 
 BACKEND: Final = "linux"
@@ -76,8 +78,8 @@ class Plan:
         return Variant.FLOOR_ONLINE if self.network else Variant.FLOOR_OFFLINE
 
 
-def make_plan(policy: SandboxPolicy, rung: Rung) -> Plan:
-    """Plan a jail for *policy* on *rung*."""
+def make_plan(policy: SandboxPolicy, rung: Rung, *, kept: Iterable[str] = ()) -> Plan:
+    """Plan a jail for *policy* on *rung*; the limits *kept* are not its business."""
     writable = policy.writable_roots if policy.mode is SandboxMode.WORKSPACE_WRITE else ()
     outermost = tuple(
         root for root in writable if not any(is_below(root, other) for other in writable if other != root)
@@ -92,7 +94,7 @@ def make_plan(policy: SandboxPolicy, rung: Rung) -> Plan:
         pinned,
         network=policy.network is Network.ON,
         supervision=supervision,
-        limits=policy.limits,
+        limits=replace(policy.limits, **dict.fromkeys(kept)),
         filtered=policy.network is Network.FILTERED,
     )
 
@@ -137,6 +139,20 @@ def strength(plan: Plan, abi: int, *, found: int = PRIVATE_PROC | OWN_SOCKETS, w
     elif not found & OWN_SOCKETS:
         lost[Promise.OWN_SOCKETS] = "this kernel does not say who listens on a unix socket (CONFIG_UNIX_DIAG)"
     return Strength(BACKEND, plan.rung, frozenset(Promise) - lost.keys(), lost)
+
+
+def keepers(limits: Limits, grouped: Collection[str], why: str) -> dict[str, str]:
+    """Say what keeps each of *limits*: a control group those *grouped*, and *why* not the others."""
+    looks = f"20 looks a second: {why}" if why else "20 looks a second"
+    ways = {
+        "cpu_time": looks,
+        "memory": looks,
+        "processes": looks,
+        "open_files": "setrlimit(2)",
+        "file_size": "setrlimit(2)",
+        **dict.fromkeys(grouped, "control group"),
+    }
+    return {name: way for name, way in ways.items() if getattr(limits, name) is not None}
 
 
 _NEEDED: Final = (Promise.WRITES, Promise.PROTECTED_PATHS, Promise.NETWORK, Promise.PRIVILEGES)
