@@ -87,7 +87,7 @@ def confine(plan: Plan, owner: socket.socket, beacon: str) -> None:
     for descriptor in supervised:
         os.close(descriptor)
     self_test.prove(plan, open_before, beacon)
-    usage.confine(plan.limits)
+    usage.confine(plan.limits, counted_apart=plan.rung is Rung.NAMESPACES)
     found = channel.PRIVATE_PROC * private_proc | channel.OWN_SOCKETS * self_test.own_sockets_work()
     kernel.prctl(kernel.PR_SET_DUMPABLE, 0)  # not before: our own connects were supervised until here
     channel.send_reply(owner, channel.READY, found)
