@@ -121,6 +121,7 @@ class Limits:
     memory: int | None = None
     """Bytes that are not files, of all processes together."""
     processes: int | None = None
+    """Processes and threads."""
     open_files: int | None = None
     """Of each process."""
     file_size: int | None = None

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from codex_core.sandbox.policy import SandboxPolicy, SandboxSettings
-from codex_core.types import Command, CommandResult, Denial, Ended, SandboxMode, Strength
+from codex_core.types import Command, CommandResult, Denial, Ended, Limits, SandboxMode, Strength
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -152,6 +152,7 @@ class Box:
         denied_domains: Sequence[str] = (),
         allowed_unix_sockets: Sequence[str] = (),
         nameservers: Sequence[tuple[str, int]] = (),
+        limits: Limits | None = None,
     ) -> Strength:
         """Make a launcher for the workspace, in place of the one before."""
         settings = SandboxSettings(
@@ -164,6 +165,7 @@ class Box:
             allowed_domains=tuple(allowed_domains),
             denied_domains=tuple(denied_domains),
             allowed_unix_sockets=tuple(allowed_unix_sockets),
+            limits=limits or Limits(),
         )
         strength: Strength
         arguments = (settings, cwd or self.ws, self.codex_home, forge, tuple(nameservers))
@@ -474,6 +476,64 @@ def listen() -> Iterator[Callable[..., Listener]]:
             return made
 
         yield make
+
+
+class Delegation:
+    """A control group that was given to a user, as systemd gives one to a service."""
+
+    def __init__(self, mount: str) -> None:
+        self._mount = mount
+        self.controllers = {"memory", "pids"} & set(_read(f"{mount}/cgroup.controllers").split())
+        if self.controllers:
+            self.write("cgroup.subtree_control", " ".join(f"+{name}" for name in self.controllers), mount)
+        self.folder = tempfile.mkdtemp(prefix="test-", dir=mount)
+
+    def give(self, box: Box) -> None:
+        """Put the owner of *box* into it, and give it to its user."""
+        for name in ("", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"):
+            os.chown(os.path.join(self.folder, name), box.user.uid, -1)
+        leaf = os.path.join(self.folder, "codex-outside")  # the second one finds the first one there
+        self.write("cgroup.procs", str(box.owner.pid), leaf if os.path.isdir(leaf) else "")
+
+    def write(self, name: str, text: str, folder: str = "") -> None:
+        """Write one of its files."""
+        with open(os.path.join(folder or self.folder, name), "w", encoding="ascii") as file:
+            file.write(text)
+
+    def jails(self) -> list[str]:
+        """List the groups of jails in it."""
+        return [entry.path for entry in os.scandir(self.folder) if entry.name.startswith("codex-jail-")]
+
+    def remove(self) -> None:
+        """Remove it with everything in it."""
+        self.write("cgroup.kill", "1")
+        deadline = time.monotonic() + 10
+        while "populated 1" in _read(f"{self.folder}/cgroup.events"):
+            assert time.monotonic() < deadline, "it is still in use"
+            time.sleep(0.01)
+        for folder, _, _ in os.walk(self.folder, topdown=False):
+            os.rmdir(folder)
+
+
+@pytest.fixture
+def delegation() -> Iterator[Delegation]:
+    """Give a control group of version 2 that can be given to a user."""
+    mounts = [line.split()[1] for line in _read("/proc/mounts").splitlines() if line.split()[2] == "cgroup2"]
+    if os.geteuid() != 0 or not mounts:
+        missing("root", "only root can delegate a control group, where version 2 is mounted")
+    made = Delegation(mounts[0])
+    yield made
+    made.remove()
+
+
+@pytest.fixture
+def controllers(delegation: Delegation) -> None:
+    """Skip the test where this host's controllers are taken; ``machine.py`` brings up one that has them."""
+    if len(delegation.controllers) < 2:
+        reason = "the controllers memory and pids are not free for control groups of version 2: see machine.py"
+        if "control_groups" in os.environ.get(REQUIRE, ""):
+            pytest.fail(reason)
+        pytest.skip(reason)
 
 
 class Fifo:

@@ -128,7 +128,21 @@ def write_program(path: Path, text: str) -> None:
 def boot(kernel: Path, image: Path) -> int:
     """Start the machine and show what it prints; the exit status that it tells."""
     argv = [
-        *("qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-m", MEMORY, "-smp", "2", "-nographic", "-no-reboot", "-nic", "none"),
+        *(
+            "qemu-system-x86_64",
+            "-accel",
+            "tcg",
+            "-cpu",
+            "max",
+            "-m",
+            MEMORY,
+            "-smp",
+            "2",
+            "-nographic",
+            "-no-reboot",
+            "-nic",
+            "none",
+        ),
         *("-kernel", kernel, "-initrd", image, "-append", "console=ttyS0 quiet panic=-1"),
     ]
     output = ""

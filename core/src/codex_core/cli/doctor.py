@@ -136,3 +136,5 @@ def _sandbox(loaded: Loaded) -> Iterator[Check]:
         if not kept and promise in allowed:
             found += f" (accepted by sandbox_{name}.allow_degraded)"
         yield Check(f"sandbox {promise}", ok=kept, found=found, needed=False)
+    for limit, how in strength.limits.items():
+        yield Check(f"limit {limit}", ok=True, found=how, needed=False)

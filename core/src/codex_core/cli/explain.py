@@ -85,7 +85,7 @@ def _observed(policy: SandboxPolicy, backend: str, command: Command, loaded: Loa
         violation = loaded.constraints.check_strength(launcher.strength)
         if violation is not None:
             raise NotPermittedError(f"not permitted: {violation}")
-        return attach(launcher, command)
+        return attach(launcher, command, timeout=policy.limits.wall_time)
     finally:
         launcher.close()
 

@@ -33,6 +33,7 @@ HELP = (
     ("", "--search", "", "let the model's server search the web"),
     ("", "--strict-config", "", "take an unknown key of the configuration for an error"),
 )
+OUTPUT_NOT_LIMITED = "limits.output_size is not kept: the output goes straight to where yours does"
 _YOLO = "--dangerously-bypass-approvals-and-sandbox"
 _KEYS = {"--sandbox": "sandbox_mode", "--ask-for-approval": "approval_policy", "--profile": "profile"}
 _LONG = {short: name for short, name, _, _ in HELP if short} | {"--yolo": _YOLO}

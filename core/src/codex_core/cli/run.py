@@ -49,6 +49,8 @@ def main(argv: Sequence[str]) -> int:
     with Session(loaded) as session:
         for notice in session.notices:
             options.warn(notice)
+        if not as_json and session.policy.limits.output_size is not None:
+            options.warn(options.OUTPUT_NOT_LIMITED)
         result = session.run(parsed.rest, timeout=timeout, attach=not as_json, stdin=None if os.isatty(0) else 0)
     if as_json:
         import json
@@ -85,6 +87,7 @@ def as_dict(result: CommandResult) -> dict[str, Any]:
             "rung": result.strength.rung,
             "kept": sorted(result.strength.kept),
             "lost": {str(promise): why for promise, why in sorted(result.strength.lost.items())},
+            "limits": dict(sorted(result.strength.limits.items())),
         },
     }
 

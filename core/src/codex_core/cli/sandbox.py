@@ -78,6 +78,8 @@ def _run(asked: options.Given, words: Sequence[str]) -> int:
     )
     for notice in policy.notices:
         options.warn(notice)
+    if policy.limits.output_size is not None:
+        options.warn(options.OUTPUT_NOT_LIMITED)
     backend = settings.backend or os_backend()
     if policy.mode is SandboxMode.DANGER_FULL_ACCESS:
         backend = "none"
@@ -102,8 +104,9 @@ def _run(asked: options.Given, words: Sequence[str]) -> int:
 
 def _told(result: CommandResult) -> int:
     """Say what a person should know about a result; its exit status."""
-    if result.ended.limit:
-        options.say(f"ended: it went over limits.{result.ended.limit}")
+    limit = "wall_time" if result.timed_out else result.ended.limit
+    if limit:
+        options.say(f"ended: it went over limits.{limit}")
     for denial in result.denials:
         options.say(options.denial_line(denial))
     return result.returncode
@@ -131,6 +134,6 @@ def _by_host(policy: SandboxPolicy, command: Command, backend: str, loaded: Load
         violation = loaded.constraints.check_strength(launcher.strength) if loaded else None
         if violation is not None:
             raise NotPermittedError(f"not permitted: {violation}")
-        return _told(attach(launcher, command))
+        return _told(attach(launcher, command, timeout=policy.limits.wall_time))
     finally:
         launcher.close()

@@ -168,13 +168,13 @@ class LimitsTable(Table):
     cpu_time: float | None = Field(
         default=None, gt=0, description="Seconds of processor time, of all processes together."
     )
-    memory: Bytes | None = Field(
-        default=None, description="Memory that is not files, of all processes together; looked at 20 times a second."
-    )
-    processes: int | None = Field(default=None, ge=1, description="Processes at the same time; looked at as memory is.")
+    memory: Bytes | None = Field(default=None, description="Memory that is not files, of all processes together.")
+    processes: int | None = Field(default=None, ge=1, description="Processes and threads at the same time.")
     open_files: int | None = Field(default=None, ge=64, description="Open files of each process.")
     file_size: Bytes | None = Field(default=None, description="Size of each file that is written.")
-    output_size: Bytes | None = Field(default=None, description="Output, where it is captured.")
+    output_size: Bytes | None = Field(
+        default=None, description="Output, where it is captured; elsewhere a warning says that it is not kept."
+    )
 
 
 class BackendTable(Table):

@@ -230,8 +230,16 @@ def build_policy(
     allow_degraded = frozenset(settings.allow_degraded)
     if settings.mode is not SandboxMode.WORKSPACE_WRITE:
         network = Network.ON if settings.mode is SandboxMode.DANGER_FULL_ACCESS else Network.OFF
+        unlimited = settings.mode is SandboxMode.DANGER_FULL_ACCESS and settings.limits != Limits()
         return SandboxPolicy(
-            settings.mode, folder, (), (), network=network, allow_degraded=allow_degraded, limits=settings.limits
+            settings.mode,
+            folder,
+            (),
+            (),
+            network=network,
+            allow_degraded=allow_degraded,
+            limits=settings.limits,
+            notices=("no limit is kept: danger-full-access applies nothing",) if unlimited else (),
         )
 
     work_roots, notices = _configured_roots(settings.writable_roots)

@@ -99,6 +99,7 @@ class Jail:
         self.supervisor: Supervisor | None = None
         self.link: Link | None = None
         self.group: Group | None = None
+        self.idle_since = 0.0
         self.epoll = select.epoll()
         self.epoll.register(opened, select.EPOLLIN)
         try:
@@ -280,11 +281,19 @@ def _null_devices(descriptors: tuple[int, int, int]) -> int:
 class LinuxLauncher:
     """Runs commands under one policy; a :class:`codex_core.types.Launcher`."""
 
-    def __init__(self, policy: SandboxPolicy, forge: Forge, *, nameservers: Sequence[tuple[str, int]] = ()) -> None:
+    def __init__(
+        self,
+        policy: SandboxPolicy,
+        forge: Forge,
+        *,
+        nameservers: Sequence[tuple[str, int]] = (),
+        longest_idle: float | None = None,
+    ) -> None:
         """Make the first jail on *forge*, which becomes this launcher's own.
 
         Where the network is filtered, names are looked up at *nameservers* (addresses and ports), or those that
-        this machine is configured with.
+        this machine is configured with.  A jail that waits *longest_idle* seconds for another command, or at most
+        twice as many, is ended by a thread: that is not for a forge that clones from this process.
 
         Raises SandboxUnavailableError where this host cannot keep *policy*.
         """
@@ -293,6 +302,8 @@ class LinuxLauncher:
         self._lock = threading.Lock()
         self._idle: list[Jail] = []
         self._busy: set[Jail] = set()
+        self._longest_idle = longest_idle
+        self._alarm: threading.Timer | None = None
         self._watch = Watch(policy)
         try:
             self._outside = Outside.of(policy, nameservers)
@@ -315,7 +326,25 @@ class LinuxLauncher:
     def _admit(self, jail: Jail) -> None:
         if self._watch.fileno() >= 0:
             jail.epoll.register(self._watch.fileno(), select.EPOLLIN)
+        self._rest(jail)
+
+    def _rest(self, jail: Jail) -> None:
+        jail.idle_since = time.monotonic()
         self._idle.append(jail)
+        if self._longest_idle is not None and self._alarm is None:
+            self._alarm = threading.Timer(self._longest_idle, self._end_idle)
+            self._alarm.daemon = True
+            self._alarm.start()
+
+    def _end_idle(self) -> None:
+        with self._lock:
+            self._alarm = None
+            waiting, self._idle = self._idle, []
+            for jail in waiting:
+                if time.monotonic() - jail.idle_since < (self._longest_idle or 0):
+                    self._rest(jail)
+                else:
+                    jail.close()
 
     def start(self, command: Command, stdin: int, stdout: int, stderr: int, *, tty: str | None = None) -> Running:
         """See :meth:`codex_core.types.Launcher.start`."""
@@ -370,7 +399,7 @@ class LinuxLauncher:
             # A jail keeps its terminal, and terminals do not come back.
             if alive and not jail.plan.terminal and len(self._idle) < _MOST_IDLE:
                 jail.forget()
-                self._idle.append(jail)
+                self._rest(jail)
                 return
             jail.close()
             if jail.plan.rung is Rung.FLOOR:
@@ -379,6 +408,8 @@ class LinuxLauncher:
     def close(self) -> None:
         """See :meth:`codex_core.types.Launcher.close`."""
         with self._lock:
+            if self._alarm is not None:
+                self._alarm.cancel()
             while self._idle or self._busy:
                 (self._idle or self._busy).pop().close()
             self._forge.close()
