@@ -115,7 +115,7 @@ def pack(folder: Path, image: Path, busybox: Path) -> None:
     """Make the image that the kernel starts from."""
     names = "\n".join(str(path.relative_to(folder)) for path in folder.rglob("*"))
     with image.open("wb") as file:
-        make = [busybox.absolute(), "cpio", "-o", "-H", "newc"]
+        make = [str(busybox.absolute()), "cpio", "-o", "-H", "newc"]
         subprocess.run(make, cwd=folder, input=names.encode(), stdout=file, stderr=subprocess.DEVNULL, check=True)
 
 
@@ -143,7 +143,7 @@ def boot(kernel: Path, image: Path) -> int:
             "-nic",
             "none",
         ),
-        *("-kernel", kernel, "-initrd", image, "-append", "console=ttyS0 quiet panic=-1"),
+        *("-kernel", str(kernel), "-initrd", str(image), "-append", "console=ttyS0 quiet panic=-1"),
     ]
     output = ""
     with subprocess.Popen(

@@ -33,6 +33,7 @@ class Owner:
     def __init__(self) -> None:
         self._launcher: Launcher = DirectLauncher()
         self._running: Running | None = None
+        self._output_most: int | None = None
 
     def open(
         self,
@@ -46,6 +47,7 @@ class Owner:
         policy = build_policy(settings, cwd=cwd, environ={}, codex_home=codex_home)
         made = LocalForge() if forge == "local" else HelperForge()
         self._launcher = launcher_module.LinuxLauncher(policy, made, nameservers=nameservers)
+        self._output_most = policy.limits.output_size
         return policy, self._launcher.strength
 
     def close(self) -> None:
@@ -53,7 +55,8 @@ class Owner:
         self._launcher, self._running = DirectLauncher(), None
 
     def run(self, command: Command, stdin: bytes, timeout: float, limit: int) -> CommandResult:
-        return run(self._launcher, command, stdin=stdin, timeout=timeout, output_limit=limit)
+        most = self._output_most
+        return run(self._launcher, command, stdin=stdin, timeout=timeout, output_limit=limit, output_most=most)
 
     def free(self, command: Command, stdin: bytes, timeout: float) -> CommandResult:
         return run(DirectLauncher(), command, stdin=stdin, timeout=timeout)

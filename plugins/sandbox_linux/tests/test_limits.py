@@ -6,7 +6,6 @@ import os
 import resource
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,9 +16,12 @@ from codex_sandbox_linux.forge import HelperForge
 from codex_sandbox_linux.launcher import LinuxLauncher
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from codex_core.types import CommandResult
+
+    from plugins.sandbox_linux.tests.conftest import Box, Fifo
 
 HOG = "held = []\nfor _ in range(600): held.append(bytearray(b'x') * 1_000_000)"
 HOGS = """
@@ -37,6 +39,32 @@ BURN_CHILDREN = """
 import subprocess, sys
 for _ in range(200):
     subprocess.run([sys.executable, '-I', '-S', '-c', 'sum(range(4_000_000))'])
+"""
+
+
+MANY = "import os, time\nfor made in range(300):\n    if os.fork() == 0: time.sleep(20)\nprint(made + 1)"
+BOMB = "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass"
+MAP = """
+import mmap, sys
+held = mmap.mmap(-1, int(sys.argv[1]) << 20)
+for at in range(0, len(held), 4096): held[at] = 1
+"""
+"""Memory that no process has for itself."""
+THREADS = "import threading, time\nfor _ in range(60): threading.Thread(target=time.sleep, args=(20,)).start()"
+DAEMON = """
+import os, sys, time
+end = os.open(sys.argv[1], os.O_WRONLY)
+ready, begun = os.pipe()
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.setsid()
+        os.write(end, b'x')
+        os.write(begun, b'x')
+        time.sleep(30)
+    os._exit(0)
+os.read(ready, 1)
+while sys.argv[2] == 'stay': pass
 """
 
 
@@ -91,17 +119,57 @@ def test_the_owner_stays_within_its_own_memory_when_a_command_prints_without_end
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
 
 
-def test_nothing_of_a_command_that_was_ended_for_a_limit_goes_on(tmp_path: Path) -> None:
-    marker = tmp_path / "ticks"
-    detached = (
-        "import os, time\n"
-        "if os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n"
-        f"        while True:\n            open({str(marker)!r}, 'a').write('.'); time.sleep(0.01)\n"
-        "    os._exit(0)\nend = time.time() + 20\nwhile time.time() < end: pass"
+def test_a_fork_bomb_is_ended_while_other_commands_run(box: Box) -> None:
+    assert box.free_py(MANY).stdout == b"300\n"
+    box.open(limits=Limits(processes=40))
+    assert box.run(["echo", "before"]).stdout == b"before\n"
+    box.start(box.program(BOMB))
+    assert box.run(["echo", "meanwhile"]).stdout == b"meanwhile\n"
+    ended, _ = box.wait()
+    assert ended is not None
+    assert ended.limit == "processes"
+    assert box.run(["echo", "after"]).stdout == b"after\n"
+
+
+def test_threads_count_as_processes(box: Box) -> None:
+    box.open(limits=Limits(processes=40))
+    assert box.py(THREADS).ended.limit == "processes"
+
+
+def test_memory_that_is_shared_counts_once(box: Box) -> None:
+    assert box.free_py(MAP, "300").returncode == 0
+    box.open(limits=Limits(memory=200 << 20))
+    assert box.py(f"{MAP}\nimport time\ntime.sleep(20)", "300").ended.limit == "memory"
+    several = (
+        f"{MAP}\nimport os, time\nfor _ in range(3):\n    if os.fork() == 0: break\nsum(held[::4096])\ntime.sleep(1)"
     )
-    result = limited(tmp_path, detached, Limits(cpu_time=0.4))
-    assert result.ended.limit == "cpu_time"
-    size = marker.stat().st_size
-    assert size > 0
-    time.sleep(0.3)
-    assert marker.stat().st_size == size
+    assert box.py(several, "120").returncode == 0
+
+
+@pytest.mark.parametrize("words", [["yes"], ["head", "-c", "10G", "/dev/zero"]], ids=["yes", "10 GB"])
+def test_output_without_end_is_ended_at_its_limit(box: Box, words: list[str]) -> None:
+    box.open()
+    assert box.run(["sh", "-c", f"{' '.join(words)} | head -c 50000000"]).dropped > 48_000_000
+    box.open(limits=Limits(output_size=5_000_000))
+    result = box.run(words)
+    assert (result.ended.limit, result.timed_out) == ("output_size", False)
+    assert len(result.stdout) + result.dropped < 100_000_000  # some is on its way while it is being ended
+
+
+def test_a_file_of_10_gb_stays_below_its_limit(box: Box) -> None:
+    path = f"{box.ws}/big"
+    assert box.free(["head", "-c", "3M", "/dev/zero"]).dropped == 2 << 20
+    box.open(limits=Limits(file_size=1 << 20))
+    result = box.run(["sh", "-c", "exec head -c 10G /dev/zero > big"])
+    assert (result.ended.limit, os.path.getsize(path)) == ("file_size", 1 << 20)
+
+
+def test_a_daemon_that_forks_twice_ends_with_its_command(box: Box, fifo: Callable[[str], Fifo]) -> None:
+    for words, limits in ((["go"], None), (["stay"], Limits(cpu_time=0.5))):
+        control, gone = fifo(f"{box.base}/{words[0]}"), fifo(f"{box.ws}/{words[0]}")
+        assert box.free_py(DAEMON, control.path, "go").returncode == 0
+        assert (control.read(), control.read(0.2)) == (b"x", None), "it goes on"
+        box.end_strays()
+        box.open(limits=limits)
+        assert box.py(DAEMON, gone.path, *words).ended.limit == ("" if limits is None else "cpu_time")
+        assert (gone.read(), gone.read()) == (b"x", b"")
