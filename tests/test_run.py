@@ -62,6 +62,32 @@ def listener() -> Iterator[socket.socket]:
         yield server
 
 
+@pytest.mark.parametrize("how", HOW)
+def test_the_limit_that_was_hit_is_named(codex: Codex, how: list[str]) -> None:
+    done = codex(*how, "-c", "limits.wall_time=0.5", "--", "sleep", "60")
+    assert done.returncode in {124, 137}
+    assert done.stderr.endswith("codex: ended: it went over limits.wall_time\n")
+    done = codex(*how, "-c", "limits.processes=8", "--", "sh", "-c", "for n in $(seq 20); do sleep 60 & done; wait")
+    assert done.returncode == 137
+    assert done.stderr.endswith("codex: ended: it went over limits.processes\n")
+
+
+def test_the_result_says_what_keeps_each_limit(codex: Codex) -> None:
+    said = json.loads(codex("run", "--json", "-a", "never", "-c", "limits.open_files=100", "--", "true").stdout)
+    assert said["strength"]["limits"] == {"open_files": "setrlimit(2)"}
+    assert json.loads(codex("run", "--json", "-a", "never", "--", "true").stdout)["strength"]["limits"] == {}
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_a_limit_that_is_not_kept_is_reported(codex: Codex, how: list[str]) -> None:
+    done = codex(*how, "-c", "limits.output_size=100", "--", "seq", "1000")
+    assert done.returncode == 0
+    assert "codex: warning: limits.output_size is not kept" in done.stderr
+    done = codex(*how, "-s", FULL, "-c", "limits.processes=1", "--", "true")
+    assert done.returncode == 0
+    assert "codex: warning: no limit is kept: danger-full-access applies nothing" in done.stderr
+
+
 def running(mark: str) -> list[int]:
     """List the processes that have *mark* among their words."""
     found = []

@@ -19,7 +19,8 @@ class Backend(SandboxBackend):
     @hookimpl
     def probe(self):
         kept = frozenset(Promise) - {Promise.IPC, Promise.LOOPBACK}
-        return Strength("testing", "half", kept, {Promise.IPC: "no namespaces; turn them on with sysctl"})
+        lost = {Promise.IPC: "no namespaces; turn them on with sysctl"}
+        return Strength("testing", "half", kept, lost, {"memory": "20 looks a second"})
 """
 POLICY = """
 from codex_core.hookspecs import ApprovalPolicy, Exporter
@@ -60,6 +61,7 @@ def test_every_promise_is_listed_as_kept_or_lost_with_its_cause(
     assert checks["sandbox ipc"]["found"] == "no namespaces; turn them on with sysctl"
     assert not checks["sandbox ipc"]["ok"]
     assert not checks["sandbox loopback"]["ok"]
+    assert checks["limit memory"]["found"] == "20 looks a second"
 
 
 def test_a_missing_backend_is_a_failure_that_says_what_to_do(run: Callable[..., Any]) -> None:

@@ -153,6 +153,7 @@ class Box:
         allowed_unix_sockets: Sequence[str] = (),
         nameservers: Sequence[tuple[str, int]] = (),
         limits: Limits | None = None,
+        longest_idle: float | None = None,
     ) -> Strength:
         """Make a launcher for the workspace, in place of the one before."""
         settings = SandboxSettings(
@@ -168,7 +169,7 @@ class Box:
             limits=limits or Limits(),
         )
         strength: Strength
-        arguments = (settings, cwd or self.ws, self.codex_home, forge, tuple(nameservers))
+        arguments = (settings, cwd or self.ws, self.codex_home, forge, tuple(nameservers), longest_idle)
         self.policy, strength = self.ask("open", *arguments)
         return strength
 

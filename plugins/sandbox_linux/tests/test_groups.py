@@ -83,6 +83,21 @@ def test_memory_of_every_kind_counts(box: Box, delegation: Delegation, hog: str)
 
 
 @pytest.mark.usefixtures("controllers")
+def test_files_that_a_command_left_in_memory_do_not_count_for_the_next_one(box: Box, delegation: Delegation) -> None:
+    delegation.give(box)
+    with open("/proc/mounts", encoding="ascii") as file:
+        kinds = {line.split()[1]: line.split()[2] for line in file}
+    if kinds.get("/tmp", kinds["/"]) not in {"tmpfs", "rootfs"}:
+        pytest.skip("the workspace is on a disk here")
+    box.open(limits=Limits(memory=MEMORY))
+    leave = "open('left', 'wb').write(bytes(40 << 20))"
+    assert box.py(leave).ended.limit == ""
+    assert box.py("held = bytes(b'x') * (40 << 20)").ended.limit == ""
+    os.truncate(f"{box.ws}/left", 0)
+    assert box.py(f"{leave}; held = bytes(b'x') * (40 << 20)").ended.limit == "memory"
+
+
+@pytest.mark.usefixtures("controllers")
 def test_there_are_never_more_processes_than_the_limit(box: Box, delegation: Delegation) -> None:
     assert box.free_py(FORKS).stdout == b"done\n"
     box.end_strays()

@@ -301,6 +301,23 @@ def test_three_hundred_commands_leave_nothing_behind(box: Box, forge: str) -> No
     assert (box.census(), box.files()) == (before, files)
 
 
+def test_jails_that_nobody_uses_end_and_one_at_work_does_not(
+    box: Box, fifo: Callable[[str], Fifo], eventually: Callable[[Callable[[], object]], None]
+) -> None:
+    box.open(forge="helper", longest_idle=0.3)
+    assert box.ask("run_many", box.command(["true"]), 1, 3) == [0] * 3
+    began = fifo(f"{box.ws}/began")
+    box.start(["sh", "-c", "echo > began; exec sleep 600"])
+    box.drive(began)
+    [helper] = box.children()
+    eventually(lambda: len(box.children(helper)) == 1)
+    assert box.wait(1.0)[0] is None, "the command goes on, longer than any jail may be idle"
+    box.ask("kill")
+    assert box.wait()[0] == Ended(signal=signal.SIGKILL)
+    eventually(lambda: box.children(helper) == [])
+    assert box.run(["echo", "again"]).stdout == b"again\n"
+
+
 def test_fifty_commands_at_once_leave_nothing_behind(box: Box) -> None:
     before = box.census()
     files = box.files()

@@ -40,6 +40,7 @@ _JAIL: Final = "codex-jail-"
 _CONTROLLERS: Final = {"memory": "memory", "processes": "pids"}
 """The limits that need one; what is used of the processor is counted for every group."""
 _EVENTS: Final = {"memory": ("memory.events", "oom"), "processes": ("pids.events", "max")}
+_LITTLE: Final = 1 << 20
 _PATIENCE: Final = 2.0
 """Seconds in which what was killed has to be gone."""
 _BREATH: Final = 0.001
@@ -159,10 +160,15 @@ class Group:
         if self._timer >= 0:
             kernel.set_timer(self._timer, 0)
 
+    def is_burdened(self) -> bool:
+        """Whether what ended commands have left in memory, as files in /tmp may be, would count for the next one."""
+        if "memory" not in self._events:
+            return False
+        return _field(_read(f"{self._folder}/memory.stat"), "shmem") > _LITTLE
+
     def _counted(self, name: str) -> int:
-        if name == "cpu_time":
-            return _field(self._cpu, "usage_usec")
-        return _field(self._events[name], _EVENTS[name][1])
+        descriptor, field = (self._cpu, "usage_usec") if name == "cpu_time" else (self._events[name], _EVENTS[name][1])
+        return _field(os.pread(descriptor, 4096, 0).decode("ascii"), field)
 
     def kill(self) -> None:
         """Kill everything in the group at once."""
@@ -284,9 +290,8 @@ def _pid(pidfd: int) -> int:
     return pid
 
 
-def _field(descriptor: int, name: str) -> int:
-    lines = os.pread(descriptor, 4096, 0).decode("ascii").splitlines()
-    return next(int(value) for key, value in map(str.split, lines) if key == name)
+def _field(text: str, name: str) -> int:
+    return next(int(value) for key, value in map(str.split, text.splitlines()) if key == name)
 
 
 def _read(path: str) -> str:

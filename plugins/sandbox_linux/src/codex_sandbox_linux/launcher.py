@@ -397,7 +397,8 @@ class LinuxLauncher:
             if not self._busy:
                 self._watch.settle()
             # A jail keeps its terminal, and terminals do not come back.
-            if alive and not jail.plan.terminal and len(self._idle) < _MOST_IDLE:
+            alive = alive and not jail.plan.terminal and not (jail.group and jail.group.is_burdened())
+            if alive and len(self._idle) < _MOST_IDLE:
                 jail.forget()
                 self._rest(jail)
                 return
