@@ -169,7 +169,8 @@ class Box:
             limits=limits or Limits(),
         )
         strength: Strength
-        arguments = (settings, cwd or self.ws, self.codex_home, forge, tuple(nameservers), longest_idle)
+        options = {"nameservers": tuple(nameservers), "longest_idle": longest_idle}
+        arguments = (settings, cwd or self.ws, self.codex_home, forge, options)
         self.policy, strength = self.ask("open", *arguments)
         return strength
 

@@ -96,7 +96,8 @@ def pack_root(target: Path, work: Path, busybox: Path, words: list[str]) -> None
         tar.add(work / "init", "sbin/init")
         for name in ("busybox", "sh", "env"):
             tar.add(busybox, f"bin/{name}")
-        tar.add("/etc/passwd")
+        for path in ("/etc/passwd", "/etc/ld.so.cache", "/sbin/ldconfig"):
+            tar.add(path)
         for path in {*libraries(programs), str(python), "/usr/bin/python3"}:
             tar.add(path)
         tar.add(python.parents[1] / "pyvenv.cfg")

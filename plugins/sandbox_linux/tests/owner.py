@@ -41,13 +41,12 @@ class Owner:
         cwd: str,
         codex_home: str,
         forge: str,
-        nameservers: tuple[tuple[str, int], ...] = (),
-        longest_idle: float | None = None,
+        options: dict[str, Any] | None = None,
     ) -> tuple[SandboxPolicy, Strength]:
         self.close()
         policy = build_policy(settings, cwd=cwd, environ={}, codex_home=codex_home)
         made = LocalForge() if forge == "local" else HelperForge()
-        self._launcher = launcher_module.LinuxLauncher(policy, made, nameservers=nameservers, longest_idle=longest_idle)
+        self._launcher = launcher_module.LinuxLauncher(policy, made, **(options or {}))
         self._output_most = policy.limits.output_size
         return policy, self._launcher.strength
 
