@@ -60,6 +60,15 @@ def integration(session: nox.Session) -> None:
 
 
 @nox.session
+def machine(session: nox.Session) -> None:
+    """Run the tests of control groups in a virtual machine; machine.py says what it is given."""
+    session.install("-r", "tests/requirements.txt")
+    script, tests = "plugins/sandbox_linux/tests/machine.py", "plugins/sandbox_linux/tests/test_groups.py"
+    required = {"CODEX_CORE_REQUIRE": "control_groups"}
+    session.run("python", script, *session.posargs, "--", "-q", tests, env=required)
+
+
+@nox.session
 def bare(session: nox.Session) -> None:
     """Run core without any plugin: whatever needs one refuses with one line."""
     install(session, *group("test"), CORE)

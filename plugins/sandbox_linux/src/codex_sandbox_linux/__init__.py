@@ -9,6 +9,7 @@ Read in this order:
 * ``filtering``    a network with a list of hosts, the owner's side; ``egress`` is the process outside
 * ``connections``  the supervisor that decides each connect of a jail
 * ``watch``        protected names that do not exist yet, and what happens to them when they appear
+* ``groups``       limits, kept by a control group for each jail; ``usage`` looks at what no group keeps
 * ``command``      one command, for ``codex sandbox linux``
 * ``plugin``       the hooks
 
