@@ -132,10 +132,9 @@ def test_any_overrides_load_or_are_refused(fuzz_machine: Any, words: list[str], 
 keys = st.sampled_from(
     [*Config.model_fields, "sandbox_linux", "sandbox_x", "exporter", "trust_level", "x", ""]
 ) | st.text(max_size=3)
-shapes = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4) | st.dates(),
-    lambda below: st.lists(below, max_size=3) | st.dictionaries(keys, below, max_size=4),
-    max_leaves=10,
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4) | st.dates()
+shapes: st.SearchStrategy[Any] = st.deferred(
+    lambda: scalars | st.lists(shapes, max_size=2) | st.dictionaries(keys, shapes, max_size=3)
 )
 
 
