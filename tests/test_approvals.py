@@ -7,25 +7,24 @@ import os
 import pty
 import subprocess
 import sys
-from dataclasses import replace
+import threading
+from contextlib import nullcontext
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from codex_approval_policies import Never, OnFailure, OnRequest, Untrusted
-from codex_core import open_session
-from codex_core.agent.review import Reviewer
-from codex_core.approval.prompt import Answer, Choice, Question, question_text
-from codex_core.approval.rules import Rule, Rules
+from codex_core import Session, load_config, open_session
+from codex_core.approval.prompt import Answer, Choice, Question, menu_lines, question_text
 from codex_core.errors import NotPermittedError
+from codex_core.events import ConversationStarts, ToolDecision
+from codex_core.hookspecs import Observer, hookimpl
 from codex_core.host import Host
-from codex_core.sandbox.policy import SandboxPolicy
-from codex_core.types import Action, Decision, SandboxMode
-from hypothesis import given
-from hypothesis import strategies as st
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from codex_core.events import Event
 
 CODEX = [sys.executable, "-I", "-m", "codex_core.cli.main"]
 
@@ -82,6 +81,41 @@ def test_the_answer_names_the_programs_and_the_sources(check: Callable[..., dict
     assert answer["decision"] == "forbid"
     assert answer["programs"] == [["ls"], ["git", "push", "origin"]]
     assert {"text": "no", "source": f"{rules}/mine.toml:1"} in answer["reasons"]
+
+
+@pytest.mark.parametrize(
+    ("trust", "decisions"),
+    [
+        #             make test, git log, ls
+        (None, ["prompt", "prompt", "allow"]),
+        ("untrusted", ["prompt", "prompt", "allow"]),
+        ("trusted", ["prompt", "forbid", "prompt"]),
+    ],
+)
+def test_the_rules_of_a_workspace_count_where_it_is_trusted_and_only_tighten(
+    check: Callable[..., dict[str, Any]], tmp_path: Path, trust: str | None, decisions: list[str]
+) -> None:
+    rules = tmp_path / "project" / ".codex" / "rules"
+    rules.mkdir(parents=True)
+    (rules / "team.toml").write_text(
+        '[[rule]]\npattern = ["make"]\ndecision = "allow"\n'
+        '[[rule]]\npattern = ["git"]\ndecision = "forbid"\n'
+        '[[rule]]\npattern = ["ls"]\ndecision = "prompt"\n'
+        '[[rule]]\nhosts = ["a.test"]\ndecision = "allow"\n'
+    )
+    if trust:
+        config = tmp_path / "home" / "config.toml"
+        config.write_text(f'[projects."{tmp_path}/project"]\ntrust_level = "{trust}"\n')
+    assert [check(line)["decision"] for line in ("make test", "git log", "ls")] == decisions
+    listed = subprocess.run(
+        [*CODEX, "rules", "list"],
+        cwd=tmp_path / "project",
+        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "CODEX_HOME": str(tmp_path / "home")},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert "a.test" not in listed.stdout
 
 
 class Person:
@@ -162,6 +196,14 @@ def test_codex_run_asks_on_the_terminal(tmp_path: Path, environ: dict[str, str],
     assert "sh -c 'exit 3'" in shown
 
 
+def test_silence_is_a_no_after_the_time_that_is_configured(tmp_path: Path, environ: dict[str, str]) -> None:
+    words = ["run", "-a", "untrusted", "-c", "ask_about.timeout=0.2", "--", "touch", "made"]
+    ended, shown = answer_on_a_terminal(words, tmp_path / "project", environ)
+    assert ended == 126
+    assert "codex: not permitted: nobody answered within 0.2 s" in shown
+    assert not (tmp_path / "project" / "made").exists()
+
+
 def test_escape_sequences_of_a_command_do_not_reach_the_terminal(tmp_path: Path, environ: dict[str, str]) -> None:
     words = ["run", "-a", "untrusted", "--", "printf", "\x1b[2J\x1b[1;1Hharmless", "\u202exr- mr"]
     _, shown = answer_on_a_terminal(words, tmp_path / "project", environ, ("[y/s/a/N/q]", "n\n"))
@@ -209,7 +251,7 @@ def test_a_patch_outside_is_asked_about_and_shown(tmp_path: Path, environ: dict[
     assert (tmp_path / "out").exists()
     assert Choice.ALWAYS not in person.questions[0].offers
     shown = question_text(person.questions[0])
-    assert "*** Add File: ../out" in shown
+    assert f"+++ {tmp_path}/out" in shown
     assert r"+\x1b[2Jtext" in shown
 
 
@@ -228,43 +270,170 @@ def test_in_a_read_only_session_under_never_nothing_is_patched(tmp_path: Path, e
         here.apply_patch(PATCH.format("new"))
 
 
-WORDS = st.sampled_from(["ls", "make", "git", "status", "push", "rm", "-rf", "x", "cat", "a"])
-COMMANDS = st.lists(WORDS, min_size=1, max_size=3).map(tuple)
-LINES = st.lists(COMMANDS.map(" ".join), min_size=1, max_size=3).map(" && ".join)
-ACTIONS = st.builds(
-    Action,
-    argv=COMMANDS | LINES.map(lambda line: ("bash", "-lc", line)) | LINES.map(lambda line: ("pwsh", "-c", line)),
-    cwd=st.just("/usr/src"),
-    escalated=st.booleans(),
-)
-RULES = st.builds(
-    Rule,
-    decision=st.sampled_from(Decision),
-    source=st.text("abc", min_size=1, max_size=3),
-    pattern=st.lists(st.frozensets(WORDS, min_size=1, max_size=2), min_size=1, max_size=3).map(tuple),
-    exact=st.booleans(),
-    unsandboxed=st.booleans(),
-)
+# Hosts
 
 
-@given(
-    action=ACTIONS,
-    policies=st.lists(st.sampled_from([Untrusted, OnRequest, OnFailure, Never]), min_size=1, max_size=2, unique=True),
-    mode=st.sampled_from(SandboxMode),
-    some=st.lists(RULES, max_size=3),
-    more=RULES,
-)
-def test_another_rule_that_forbids_never_lets_anything_run_that_did_not(
-    action: Action, policies: list[type[Any]], mode: SandboxMode, some: list[Rule], more: Rule
+def test_a_rule_that_cannot_be_written_is_a_no_in_one_line(tmp_path: Path, environ: dict[str, str]) -> None:
+    (tmp_path / "home" / "rules").symlink_to("/proc/self")  # nobody can make a file there, root neither
+    refusal = pytest.raises(NotPermittedError, match=r"^not permitted: .*approved\.toml: cannot be written: [^\n]*$")
+    with session(tmp_path, environ, Person(Choice.ALWAYS)) as here, refusal:
+        here.run(["touch", "made"])
+    assert not (tmp_path / "project" / "made").exists()
+
+
+class Page(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"hello")
+
+    def log_message(self, *_: object) -> None:
+        """Keep the output of the tests clean."""
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    """Give ``127.0.0.1:PORT`` of a server outside the sandbox."""
+    with HTTPServer(("127.0.0.1", 0), Page) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def fetch(address: str) -> list[str]:
+    read = f"import urllib.request as u; print(u.urlopen('http://{address}/', timeout=20).read().decode())"
+    direct = f"import os; [os.environ.pop(name, 0) for name in ('no_proxy', 'NO_PROXY')]; {read}"
+    return [sys.executable, "-I", "-c", direct]
+
+
+def filtered(tmp_path: Path, environ: dict[str, str], person: Person) -> Any:  # noqa: ANN401 - a session
+    overrides = ["sandbox_mode=workspace-write", 'sandbox_workspace_write.allowed_domains=["a.test"]']
+    return open_session(str(tmp_path / "project"), overrides=overrides, prompter=person, environ=environ)
+
+
+def test_a_host_can_be_opened_once_for_the_session_and_for_always(
+    tmp_path: Path, environ: dict[str, str], address: str
 ) -> None:
-    host = Host()
-    for policy in policies:
-        host.approval_policies.register(policy(), policy.mode)
-    confined = SandboxPolicy(mode, "/usr/src", (), ())
-    forbid = replace(more, decision=Decision.FORBID, unsandboxed=False)
-    before, after = (
-        Reviewer(host, confined, Rules(tuple(rules)), {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent"}).review(action)
-        for rules in (some, [*some, forbid])
+    person = Person(Choice.NO, Choice.ONCE, Choice.SESSION)
+    with filtered(tmp_path, environ, person) as here:
+        (denial,) = here.run(fetch(address)).denials
+        assert denial.target == address
+        assert [here.run(fetch(address)).stdout for _ in range(3)] == [b"hello\n"] * 3
+    assert len(person.questions) == 3
+    assert f"connect to {address}" in question_text(person.questions[0])
+    assert f"connections to {address}, from the sandbox, by any command" in "".join(menu_lines(person.questions[0]))
+    with filtered(tmp_path, environ, Person(Choice.ALWAYS)) as here:
+        assert here.run(fetch(address)).stdout == b"hello\n"
+    with filtered(tmp_path, environ, Person()) as here:
+        result = here.run(fetch(address))
+        assert (result.stdout, result.strength.backend) == (b"hello\n", "linux")
+    listing = subprocess.run(
+        [*CODEX, "approvals", "list"], cwd=tmp_path, env=environ, check=True, capture_output=True, text=True
     )
-    assert after.decision >= before.decision
-    assert before.unsandboxed or not after.unsandboxed or after.decision is not Decision.ALLOW
+    assert address in listing.stdout
+
+
+def test_a_rule_closes_a_host_that_the_configuration_opens(
+    tmp_path: Path, environ: dict[str, str], address: str
+) -> None:
+    overrides = ["sandbox_mode=workspace-write", f'sandbox_workspace_write.allowed_domains=["{address}"]']
+    with open_session(str(tmp_path / "project"), overrides=overrides, environ=environ) as here:
+        assert here.run(fetch(address)).stdout == b"hello\n"
+    words = [*CODEX, "rules", "add", "forbid", "--justification", "not ours", "--host", address]
+    subprocess.run(words, cwd=tmp_path, env=environ, check=True, capture_output=True)
+    with open_session(str(tmp_path / "project"), overrides=overrides, environ=environ) as here:
+        (denial,) = here.run(fetch(address)).denials
+    assert denial.rule.endswith("user.toml:1: not ours")
+
+
+@pytest.mark.parametrize(
+    ("rule", "policy", "decision"),
+    [
+        (None, "on-request", "prompt"),
+        (None, "never", "forbid"),
+        ("allow", "untrusted", "allow"),
+        ("forbid", "on-failure", "forbid"),
+    ],
+)
+def test_rules_check_says_what_would_become_of_a_host(
+    tmp_path: Path, environ: dict[str, str], rule: str | None, policy: str, decision: str
+) -> None:
+    if rule:
+        words = [*CODEX, "rules", "add", rule, "--host", "*.a.test:443"]
+        subprocess.run(words, cwd=tmp_path, env=environ, check=True, capture_output=True)
+    words = [*CODEX, "rules", "check", "--json", "-a", policy, "--host", "www.a.test:443"]
+    done = subprocess.run(words, cwd=tmp_path, env=environ, check=True, capture_output=True, text=True)
+    assert json.loads(done.stdout)["decision"] == decision
+
+
+def test_what_is_remembered_for_always_holds_for_that_program_only(tmp_path: Path, environ: dict[str, str]) -> None:
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    tool = tools / "tool"
+    tool.write_text("#!/bin/sh\necho first\n")
+    tool.chmod(0o755)
+    with session(tmp_path, {**environ, "PATH": f"{tools}:/usr/bin"}, Person(Choice.ALWAYS)) as here:
+        assert here.run(["tool"]).stdout == b"first\n"
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "tool").write_text("#!/bin/sh\necho second\n")
+    (other / "tool").chmod(0o755)
+    with session(tmp_path, {**environ, "PATH": f"{tools}:/usr/bin"}, Person()) as here:
+        assert here.run(["tool"]).stdout == b"first\n"
+    person = Person(Choice.NO)
+    with session(tmp_path, {**environ, "PATH": f"{other}:/usr/bin"}, person) as here, pytest.raises(NotPermittedError):
+        here.run(["tool"])
+
+
+# Web search
+
+
+class Watching(Observer):
+    """Keeps what it sees."""
+
+    def __init__(self) -> None:
+        self.seen: list[Event] = []
+
+    @hookimpl
+    def on_event(self, event: Event) -> None:
+        self.seen.append(event)
+
+
+@pytest.mark.parametrize(
+    ("user", "requirements", "reason"),
+    [
+        ("", "", "web search is off"),
+        ("[features]\nweb_search_request = true\n", "", ""),
+        ('web_search = "cached"\n', "", ""),
+        ("[features]\nweb_search_request = true\n", "allowed_web_search_modes = []", "web search is off"),
+        ('web_search = "live"\nmodel_provider = "mine"\n', "", "the model provider 'mine' is not known to have"),
+        ('web_search = "live"\nmodel_provider = "mine"\n[model_providers.mine]\nweb_search = true\n', "", ""),
+        ("[sandbox_workspace_write]\nnetwork_access = true\n", "", "web search is off"),
+        ('sandbox_mode = "read-only"\nweb_search = "live"\n', "allow_network_access = false", ""),
+    ],
+)
+def test_each_use_of_web_search_is_decided_by_its_gate_alone_and_is_an_event(
+    tmp_path: Path, environ: dict[str, str], user: str, requirements: str, reason: str
+) -> None:
+    (tmp_path / "home" / "config.toml").write_text(user)
+    (tmp_path / "root" / "etc" / "codex").mkdir(parents=True)
+    (tmp_path / "root" / "etc" / "codex" / "requirements.toml").write_text(requirements)
+    loaded = load_config(cwd=str(tmp_path / "project"), environ=environ, system_root=str(tmp_path / "root"))
+    watching = Watching()
+    host = Host.for_config(loaded.config)
+    host.observers.register(watching, "watching")
+    with Session(loaded, host=host) as here:
+        for number in range(2):
+            with pytest.raises(NotPermittedError, match=reason) if reason else nullcontext():
+                here.gate("web_search", "how to", call_id=str(number))
+        told = [event for event in watching.seen if isinstance(event, ToolDecision)]
+        assert [(one.tool_name, one.call_id, one.decided_by) for one in told] == [
+            ("web_search", str(number), "gate:web_search") for number in range(2)
+        ]
+        assert {one.decision for one in told} == {"denied" if reason else "approved"}
+        (start,) = [event for event in watching.seen if isinstance(event, ConversationStarts)]
+        assert start.web_search is (not reason)
+        # Where it is turned on and cannot be had, the person is told before the first command.
+        assert any("web search" in notice for notice in here.notices) is ("mine" in reason)

@@ -185,3 +185,52 @@ def test_a_question_is_asked_on_the_terminal(shell: Shell, project: Path) -> Non
         shell.line(answer)
         shell.prompt()
         assert (project / "made").exists() == made
+
+
+QUESTION = r"\[y/s/a/N/q\] $"
+
+
+def ask(shell: Shell) -> None:
+    """Start a command that is asked about, and wait until the question stands."""
+    shell.line(f"{CODEX} run -a untrusted -s workspace-write -- touch made")
+    shell.expect(QUESTION)
+    time.sleep(0.6)
+
+
+def test_a_question_survives_a_stop_and_keys_typed_to_the_shell_do_not_answer_it(shell: Shell, project: Path) -> None:
+    ask(shell)
+    shell.send("\x1a")
+    shell.expect("Stopped")
+    shell.prompt()
+    assert shell.answer("echo y") == "y\r\n"
+    assert not (project / "made").exists()
+    shell.line("fg")
+    time.sleep(0.6)
+    shell.line("y")
+    shell.prompt()
+    assert (project / "made").exists()
+
+
+def test_a_hang_up_at_the_question_runs_nothing(shell: Shell, project: Path) -> None:
+    ask(shell)
+    shell.hang_up()
+    with pytest.raises(AssertionError, match="the shell ended"):
+        shell.expect("never")
+    assert not (project / "made").exists()
+
+
+def test_in_the_background_nobody_is_asked_and_nothing_runs(shell: Shell, project: Path) -> None:
+    shell.line(f"{CODEX} run -a untrusted -s workspace-write -- touch made & wait $!; echo co''de $?")
+    shell.expect("there is no terminal to ask on")
+    shell.expect("code 126")
+    assert not (project / "made").exists()
+
+
+def test_ctrl_c_at_the_question_leaves_the_terminal_as_it_was(shell: Shell, project: Path) -> None:
+    before = shell.answer("stty -g")
+    ask(shell)
+    shell.send("\x03")
+    shell.expect("rejected by user")
+    shell.prompt()
+    assert shell.answer("echo $?; stty -g") == f"126\r\n{before}"
+    assert not (project / "made").exists()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -32,7 +32,17 @@ from codex_core.hookspecs import (
 )
 from codex_core.host import Choice, Host, select
 from codex_core.sandbox.policy import SandboxPolicy
-from codex_core.types import Action, ApprovalMode, Decision, Promise, SandboxMode, Strength, Verdict
+from codex_core.types import (
+    Action,
+    ApprovalMode,
+    Decision,
+    Promise,
+    Safety,
+    SafetyClass,
+    SandboxMode,
+    Strength,
+    Verdict,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -229,9 +239,13 @@ ANSWERS = st.lists(st.one_of(st.none(), VERDICTS), max_size=5)
 
 @given(ANSWERS, st.randoms())
 def test_the_order_of_approval_policies_never_matters(answers: list[Verdict | None], random: Random) -> None:
-    shuffled = list(answers)
+    shuffled = list(enumerate(answers))
     random.shuffle(shuffled)
-    one, other = (with_policies(*map(answering, order)).review(ACTION, POLICY) for order in (answers, shuffled))
+    hosts = Host(), Host()
+    for host, order in zip(hosts, (enumerate(answers), shuffled), strict=True):
+        for number, answer in order:
+            host.approval_policies.register(Policy(answering(answer)), f"p{number}")
+    one, other = (host.review(ACTION, POLICY) for host in hosts)
     assert one == other
     spoken = [answer for answer in answers if answer]
     assert one.decision is max((verdict.decision for verdict in spoken), default=Decision.PROMPT)
@@ -268,10 +282,17 @@ def test_where_no_policy_speaks_a_person_is_asked() -> None:
     assert with_policies(answering(None)).review(ACTION, POLICY).decision is Decision.PROMPT
 
 
-def test_a_policy_cannot_speak_in_the_name_of_the_user() -> None:
-    for source in ("", "user"):
+def test_a_policy_cannot_speak_in_the_name_of_the_user_a_rule_or_another_policy() -> None:
+    for source in ("", "user", "session", "/etc/codex/requirements.toml:1", "policy:other"):
         verdict = with_policies(answering(Verdict(Decision.ALLOW, "yes", source))).review(ACTION, POLICY)
         assert verdict.source == "policy:p0"
+
+
+def test_a_policy_passes_on_what_a_rule_says_and_may_say_more_of_itself() -> None:
+    ruled = replace(ACTION, safety=Safety(SafetyClass.ASK, "why", "/r.toml:1", Decision.ALLOW))
+    for source in ("/r.toml:1", "policy:p0: night shift"):
+        verdict = with_policies(answering(Verdict(Decision.ALLOW, "yes", source))).review(ruled, POLICY)
+        assert verdict.source == source
 
 
 def test_a_policy_that_wraps_the_hook_does_not_reach_the_verdicts_of_others() -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from codex_core.agent.session import Session, open_session
     from codex_core.approval.json_prompt import JsonPrompter
+    from codex_core.approval.memory import Grant
     from codex_core.approval.prompt import Answer, Choice, Prompter, Question
     from codex_core.config import Config, Loaded, load_config
     from codex_core.errors import (
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         PluginLoadError,
         PluginNotFoundError,
         SandboxUnavailableError,
+        StoppedError,
         UsageError,
     )
     from codex_core.events import Event
@@ -57,12 +59,13 @@ __version__ = "1.0.0"
 _HOMES = {
     "agent.session": ("Session", "open_session"),
     "approval.json_prompt": ("JsonPrompter",),
+    "approval.memory": ("Grant",),
     "approval.prompt": ("Answer", "Choice", "Prompter", "Question"),
     "config": ("Config", "Loaded", "load_config"),
     "errors": (
         *("CodexError", "CommandNotExecutableError", "CommandNotFoundError", "ConfigError", "NotPermittedError"),
         *("PatchError", "PluginConflictError", "PluginError", "PluginLoadError", "PluginNotFoundError"),
-        *("SandboxUnavailableError", "UsageError"),
+        *("SandboxUnavailableError", "StoppedError", "UsageError"),
     ),
     "events": ("Event",),
     "host": ("Host",),
@@ -94,6 +97,7 @@ __all__ = [
     "Ended",
     "Event",
     "EventSink",
+    "Grant",
     "Host",
     "JsonPrompter",
     "Launcher",
@@ -117,6 +121,7 @@ __all__ = [
     "SandboxSettings",
     "SandboxUnavailableError",
     "Session",
+    "StoppedError",
     "Strength",
     "Table",
     "UsageError",

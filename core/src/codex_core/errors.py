@@ -10,6 +10,7 @@
     + PluginLoadError                    it fails to import, to start, or to match its specification
   x SandboxUnavailableError     125    the sandbox cannot be set up, or cannot keep the policy here
   x NotPermittedError           126    an approval verdict, or a person, said no
+    + StoppedError                       a person said no, and that the turn ends
   x CommandNotExecutableError   126    the program exists and cannot be run
   x CommandNotFoundError        127    there is no such program
 
@@ -73,6 +74,10 @@ class NotPermittedError(CodexError):
     """An approval verdict, or the person who was asked, said no; nothing was run."""
 
     exit_code = 126
+
+
+class StoppedError(NotPermittedError):
+    """The person who was asked said no, and wants nothing further to be tried."""
 
 
 class CommandNotExecutableError(CodexError):

@@ -91,7 +91,11 @@ class ToolDecision(Event):
     source: str
     """``config`` or ``user``."""
     reason: str
-    """The rule or policy that decided, for an auditor."""
+    """Why, for an auditor, behind the policy or rule that says so."""
+    decided_by: str = ""
+    """``user``, ``session`` (a person, earlier), ``timeout``, ``no-terminal``, ``prompter`` (it failed),
+    ``ask_about`` (the question is switched off), ``policy:NAME`` or ``gate:NAME`` of a plugin, or a rule or
+    requirement as ``FILE:LINE``; several are joined by a comma."""
     neutralised: str = ""
     """JSON text of how the command was run instead, where it was allowed because of that."""
 

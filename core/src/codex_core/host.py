@@ -373,14 +373,15 @@ def _ask(point: ExtensionPoint[Any], hook: str, name: str, **arguments: object) 
 def _verdicts(point: ExtensionPoint[Any], hook: str, name: str, **arguments: object) -> list[Verdict]:
     """Ask one plugin: no verdict where it abstains, FORBID where it raises or answers nonsense."""
     source = f"{'policy' if hook == 'review' else 'gate'}:{name}"
+    safety = getattr(arguments.get("action"), "safety", None)
     try:
         answers = point.caller(hook, name)(**arguments)
-        return [_checked(answer, source) for answer in answers]
+        return [_checked(answer, source, "" if safety is None else safety.source) for answer in answers]
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may raise anything
         return [Verdict(Decision.FORBID, f"{source} failed, and what fails forbids: {_describe(error)}", source)]
 
 
-def _checked(answer: object, source: str) -> Verdict:
+def _checked(answer: object, source: str, rule: str) -> Verdict:
     if not isinstance(answer, Verdict):
         raise TypeError(f"it gave {answer!r} instead of a Verdict")
     parts: tuple[tuple[object, type], ...] = (
@@ -391,8 +392,9 @@ def _checked(answer: object, source: str) -> Verdict:
     )
     if not all(isinstance(value, kind) for value, kind in parts):
         raise TypeError(f"it gave a Verdict with parts of wrong types, {answer!r}")
-    # Only the core speaks for the user.
-    return answer if answer.source not in {"", "user"} else replace(answer, source=source)
+    # A plugin speaks for itself, and passes on what a rule says; only the core speaks for the user.
+    own = answer.source in {source, rule} or answer.source.startswith(f"{source}:")
+    return answer if own and answer.source else replace(answer, source=source)
 
 
 def _is_sequence(answer: object) -> bool:

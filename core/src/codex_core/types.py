@@ -204,8 +204,10 @@ class Safety:
     """It is safe only if it is run so."""
 
 
+SHELL_TOOL = "shell"
+"""The tool of an action that runs a command."""
 NETWORK_TOOL = "network"
-"""The tool of an action that asks for one connection; its only word is ``HOST:PORT``."""
+"""The tool of an action that asks for connections of a command to one host; its only word is ``HOST[:PORT]``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +216,7 @@ class Action:
 
     argv: tuple[str, ...]
     cwd: str
-    tool: str = "shell"
+    tool: str = SHELL_TOOL
     call_id: str = ""
     escalated: bool = False
     """The model asks to leave the sandbox."""
@@ -224,6 +226,8 @@ class Action:
     """Set when the sandbox stopped a first attempt and this asks for a second one outside."""
     writes: tuple[str, ...] = ()
     """The files that a tool of this process would write, absolute; empty for commands."""
+    command: tuple[str, ...] = ()
+    """For a connection: the command that wants it."""
     safety: Safety | None = None
     """What core found out about the command, for approval policies; None where nobody looked yet."""
 

@@ -10,7 +10,8 @@ from codex_core.approval.prompt import Answer, Choice
 from codex_core.config import load_config
 from codex_core.discovery import Plugin
 from codex_core.errors import ConfigError, NotPermittedError, PluginLoadError, SandboxUnavailableError, UsageError
-from codex_core.hookspecs import ApprovalPolicy, Exporter, SandboxBackend, hookimpl
+from codex_core.events import ToolDecision
+from codex_core.hookspecs import ApprovalPolicy, Exporter, Observer, SandboxBackend, hookimpl
 from codex_core.host import Choice as PluginChoice
 from codex_core.host import Host
 from codex_core.types import Decision, Strength, Verdict
@@ -64,6 +65,17 @@ class Unused(SandboxBackend):
     @hookimpl
     def probe(self) -> Strength:
         return Strength("unused", "none", frozenset())
+
+
+class Watching(Observer):
+    """Keeps what it sees."""
+
+    def __init__(self) -> None:
+        self.seen: list[Event] = []
+
+    @hookimpl
+    def on_event(self, event: Event) -> None:
+        self.seen.append(event)
 
 
 @pytest.fixture
@@ -269,3 +281,34 @@ def test_what_a_command_left_does_not_decide_what_runs_outside_after_it(
         assert session.run(command).stdout == b"taken over\nmine\n"
     with Session(load(user='sandbox_mode = "workspace-write"\n', BASH_ENV=str(left)), host=host()) as session:
         assert session.run(command).stdout == b"mine\n"
+
+
+def test_a_requirement_switches_questions_off(load: Callable[..., Loaded]) -> None:
+    loaded = load('allowed_questions = ["rules"]', "[ask_about]\npatches = true\nrules = true\n")
+    asked = loaded.config.ask_about
+    assert (asked.rules, asked.patches, asked.network, asked.commands, asked.escalation) == (True, *[False] * 4)
+    assert [warning for warning in loaded.warnings if "allowed_questions" in warning or "ask_about.patches" in warning]
+
+
+def test_a_refusal_for_a_requirement_is_a_decision_that_names_it(load: Callable[..., Loaded]) -> None:
+    watching = Watching()
+    made = host()
+    made.observers.register(watching, "watching")
+    with Session(load('minimum_strength = ["writes"]'), host=made) as session, pytest.raises(NotPermittedError):
+        session.run(["true"])
+    decisions = [event for event in watching.seen if isinstance(event, ToolDecision)]
+    assert decisions[-1].decision == "denied"
+    assert "requirements.toml:1" in decisions[-1].decided_by
+
+
+@pytest.mark.parametrize("line", ["allow_network_access = false", 'allowed_domains = ["example.com"]'])
+def test_a_rule_cannot_open_hosts_that_a_requirement_closes(
+    load: Callable[..., Loaded], tmp_path: Path, line: str
+) -> None:
+    rules = tmp_path / "home" / ".codex" / "rules"
+    rules.mkdir()
+    (rules / "r.toml").write_text('[[rule]]\nhosts = ["b.test"]\ndecision = "allow"\n')
+    with Session(load(), host=host()):
+        pass
+    with pytest.raises(ConfigError, match=r"r\.toml:1: .*requirements\.toml:1"):
+        Session(load(line), host=host())

@@ -5,13 +5,21 @@ import os
 import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from codex_core.agent.session import Session
+from codex_core.approval.memory import Grant
 from codex_core.approval.prompt import Answer, Choice, Question
 from codex_core.config import load_config
-from codex_core.errors import CommandNotFoundError, NotPermittedError, SandboxUnavailableError, UsageError
+from codex_core.errors import (
+    CommandNotFoundError,
+    NotPermittedError,
+    SandboxUnavailableError,
+    StoppedError,
+    UsageError,
+)
 from codex_core.events import (
     ConversationStarts,
     Event,
@@ -102,9 +110,15 @@ class MarkingLauncher(DirectLauncher):
     denies: tuple[Denial, ...] = ()
     meets: tuple[Contact, ...] = ()
 
+    def __init__(self, policy: SandboxPolicy | None = None) -> None:
+        super().__init__()
+        self.policy = policy
+
     def start(self, command: Command, stdin: int, stdout: int, stderr: int, *, tty: str | None = None) -> Any:  # noqa: ANN401 - a Running of the base class's own
         running = super().start(command, stdin, stdout, stderr, tty=tty)
-        setattr(running, "denials", lambda: self.denies)  # noqa: B010 - a method of this one object
+        allowed = self.policy.check if self.policy else (lambda *_: True)
+        closed = tuple(denial for denial in self.denies if allowed(denial.operation, denial.target))
+        setattr(running, "denials", lambda: closed)  # noqa: B010 - a method of this one object
         setattr(running, "contacts", lambda: self.meets)  # noqa: B010 - as above
         return running
 
@@ -120,6 +134,7 @@ class MarkingLauncher(DirectLauncher):
 class MarkingBackend(SandboxBackend):
     def __init__(self) -> None:
         self.launchers: list[MarkingLauncher] = []
+        self.denies: tuple[Denial, ...] = ()
 
     @hookimpl
     def probe(self) -> Strength:
@@ -130,8 +145,9 @@ class MarkingBackend(SandboxBackend):
         return ()
 
     @hookimpl
-    def launcher(self, policy: SandboxPolicy) -> Launcher:  # noqa: ARG002 - the contract
-        self.launchers.append(MarkingLauncher())
+    def launcher(self, policy: SandboxPolicy) -> Launcher:
+        self.launchers.append(MarkingLauncher(policy))
+        self.launchers[-1].denies = self.denies
         return self.launchers[-1]
 
 
@@ -155,7 +171,16 @@ NO = Answer(Choice.NO)
 class Scene:
     """A session whose plugins are at hand."""
 
-    def __init__(self, folder: str, home: str, mode: str, verdicts: tuple[Verdict, Verdict], person: Person) -> None:
+    def __init__(  # noqa: PLR0913 - each is one independent choice of a test
+        self,
+        folder: str,
+        home: str,
+        mode: str,
+        verdicts: tuple[Verdict, Verdict],
+        person: Person,
+        *,
+        overrides: Sequence[str],
+    ) -> None:
         self.exporter = KeepingExporter()
         self.policy = Says(*verdicts)
         self.backend = MarkingBackend()
@@ -166,9 +191,8 @@ class Scene:
         host.approval_policies.register(self.policy, "test")
         host.sandbox_backends.register(self.backend, "marking")
         host.observers.register(self.observer, "watching")
-        loaded = load_config(
-            cwd=folder, overrides=[f"sandbox_mode={mode}", "otel.environment=test"], environ={**ENV, "CODEX_HOME": home}
-        )
+        given = [f"sandbox_mode={mode}", "otel.environment=test", *overrides]
+        loaded = load_config(cwd=folder, overrides=given, environ={**ENV, "CODEX_HOME": home})
         self.session = Session(loaded, person, host=host)
 
     @property
@@ -197,8 +221,11 @@ def scene(tmp_path: Path, folder: str) -> Callable[..., Scene]:
         *answers: Answer | BaseException,
         after_denial: Verdict = FORBID,
         mode: str = "workspace-write",
+        overrides: Sequence[str] = (),
     ) -> Scene:
-        return Scene(folder, str(tmp_path / "home"), mode, (verdict, after_denial), Person(*answers))
+        return Scene(
+            folder, str(tmp_path / "home"), mode, (verdict, after_denial), Person(*answers), overrides=overrides
+        )
 
     return scene
 
@@ -470,3 +497,186 @@ def test_a_denial_that_the_launcher_reports_is_kept_as_it_is(scene: Callable[...
     result = here.session.run(["sh", "-c", "echo \"touch: '/etc/x': Permission denied\" >&2; exit 1"])
     assert result.denials == here.backend.launchers[0].denies
     assert here.of(SandboxOutcome)[0].target == "example.com:443"
+
+
+# Questions about hosts
+
+FILTERED = ['sandbox_workspace_write.allowed_domains=["a.test"]']
+CLOSED = (Denial(Operation.CONNECT, "b.test:443", "no entry of allowed_domains matches", "add it"),)
+FAILS_ONCE = ["sh", "-c", "test -e again && exit; touch again; exit 1"]
+AGAIN = ["sh", "-c", "exit 1"]
+
+
+def hosts(here: Scene) -> list[tuple[str, ...]]:
+    """Give what each launcher may reach, in the order in which they were made."""
+    return [launcher.policy.allowed_domains for launcher in here.backend.launchers if launcher.policy]
+
+
+def with_closed_host(scene: Callable[..., Scene], *answers: Answer, after_denial: Verdict = PROMPT) -> Scene:
+    here = scene(ALLOW, *answers, after_denial=after_denial, overrides=FILTERED)
+    here.backend.denies = CLOSED
+    return here
+
+
+def test_a_closed_host_is_asked_about_by_name_and_opened_for_one_command(scene: Callable[..., Scene]) -> None:
+    here = with_closed_host(scene, YES, NO)
+    assert here.session.run(FAILS_ONCE).returncode == 0
+    (question,) = here.person.questions
+    assert (question.action.tool, question.action.argv) == ("network", ("b.test:443",))
+    assert question.action.command == tuple(FAILS_ONCE)
+    assert question.grant == Grant(host="b.test:443")
+    assert [one.tool_name for one in here.of(ToolDecision)] == ["shell", "network"]
+    assert [one.outcome for one in here.of(SandboxOutcome)] == ["escalated"]
+    assert here.session.run(AGAIN).denials == CLOSED
+    assert hosts(here) == [("a.test",), ("a.test", "b.test:443")]
+    assert len(here.person.questions) == 2
+
+
+def test_a_host_that_is_open_for_the_session_is_so_for_every_command(scene: Callable[..., Scene]) -> None:
+    here = with_closed_host(scene, Answer(Choice.SESSION))
+    assert here.session.run(FAILS_ONCE).returncode == 0
+    assert here.session.run(AGAIN).denials == ()
+    assert len(here.person.questions) == 1
+
+
+@pytest.mark.parametrize("after_denial", [PROMPT, FORBID])
+def test_without_a_yes_the_host_stays_closed(scene: Callable[..., Scene], after_denial: Verdict) -> None:
+    here = with_closed_host(scene, NO, after_denial=after_denial)
+    result = here.session.run(AGAIN)
+    assert (result.returncode, result.denials) == (1, CLOSED)
+    assert hosts(here) == [("a.test",)]
+
+
+def test_a_no_that_stops_is_told_from_one_that_goes_on(scene: Callable[..., Scene]) -> None:
+    here = with_closed_host(scene, Answer(Choice.STOP))
+    with pytest.raises(StoppedError):
+        here.session.run(AGAIN)
+    assert [one.decision for one in here.of(ToolDecision)] == ["approved", "abort"]
+
+
+def test_a_host_that_a_rule_closes_is_not_asked_about_and_the_rule_is_named(
+    scene: Callable[..., Scene], tmp_path: Path
+) -> None:
+    rules = tmp_path / "home" / "rules"
+    rules.mkdir()
+    (rules / "r.toml").write_text('[[rule]]\nhosts = ["*.test"]\ndecision = "forbid"\njustification = "ours"\n')
+    here = with_closed_host(scene, after_denial=FORBID)
+    (denial,) = here.session.run(AGAIN).denials
+    assert (denial.rule, denial.cure) == (f"{rules}/r.toml:1: ours", "")
+    assert here.person.questions == []
+    assert here.session.policy.check(Operation.CONNECT, "a.test:443") is not None
+
+
+def test_no_rule_opens_hosts_where_the_mode_closes_the_network(scene: Callable[..., Scene], tmp_path: Path) -> None:
+    rules = tmp_path / "home" / "rules"
+    rules.mkdir()
+    (rules / "r.toml").write_text('[[rule]]\nhosts = ["b.test"]\ndecision = "allow"\n')
+    assert scene(mode="workspace-write").session.policy.check(Operation.CONNECT, "b.test:443") is None
+    assert scene(mode="read-only").session.policy.check(Operation.CONNECT, "b.test:443") is not None
+
+
+# Who decided
+
+
+@pytest.mark.parametrize(
+    ("verdict", "answers", "told"),
+    [
+        (ALLOW, [], [("approved", "config", "policy:test")]),
+        (FORBID, [], [("denied", "config", "policy:test")]),
+        (PROMPT, [YES], [("approved", "user", "user")]),
+        (PROMPT, [NO], [("denied", "user", "user")]),
+        (PROMPT, [Answer(Choice.NO, "late", "timeout")], [("timed_out", "config", "timeout")]),
+        (PROMPT, [Answer(Choice.NO, "nobody", "no-terminal")], [("denied", "config", "no-terminal")]),
+        (PROMPT, [RuntimeError("gone")], [("denied", "config", "prompter")]),
+        (
+            PROMPT,
+            [Answer(Choice.SESSION)],
+            [("approved_for_session", "user", "user"), ("approved_for_session", "user", "session")],
+        ),
+    ],
+)
+def test_every_decision_says_who_made_it(
+    scene: Callable[..., Scene],
+    verdict: Verdict,
+    answers: list[Answer | Exception],
+    told: list[tuple[str, str, str]],
+) -> None:
+    here = scene(verdict, *answers)
+    for _ in told:
+        with suppress(NotPermittedError):
+            here.session.run(["true"])
+    assert [(one.decision, one.source, one.decided_by) for one in here.of(ToolDecision)] == told
+
+
+def test_a_decision_by_a_rule_names_its_file_and_line(scene: Callable[..., Scene], tmp_path: Path) -> None:
+    rules = tmp_path / "home" / "rules"
+    rules.mkdir()
+    (rules / "r.toml").write_text('\n[[rule]]\npattern = ["true"]\ndecision = "forbid"\n')
+    here = scene()
+    with pytest.raises(NotPermittedError):
+        here.session.run(["true"])
+    assert [(one.decision, one.decided_by) for one in here.of(ToolDecision)] == [("denied", f"{rules}/r.toml:2")]
+
+
+PATCH = "*** Begin Patch\n*** Add File: new\n+x\n*** End Patch\n"
+
+
+def test_decisions_about_patches_are_events_too_and_a_yes_is_for_the_files(scene: Callable[..., Scene]) -> None:
+    here = scene(PROMPT, Answer(Choice.SESSION))
+    here.session.apply_patch(PATCH)
+    here.session.apply_patch("*** Begin Patch\n*** Update File: new\n-x\n+y\n*** End Patch\n")
+    assert [(one.tool_name, one.decided_by) for one in here.of(ToolDecision)] == [
+        ("apply_patch", "user"),
+        ("apply_patch", "session"),
+    ]
+    assert here.person.questions[0].grant.files == (f"{here.session.policy.cwd}/new",)
+    assert Choice.ALWAYS not in here.person.questions[0].offers
+
+
+# Switches
+
+
+@pytest.mark.parametrize(
+    ("kind", "act"),
+    [
+        ("commands", lambda session: session.run(["true"])),
+        ("escalation", lambda session: session.run(["true"], escalated=True)),
+        ("patches", lambda session: session.apply_patch(PATCH)),
+    ],
+)
+def test_a_question_that_is_switched_off_is_a_no(
+    scene: Callable[..., Scene], kind: str, act: Callable[[Session], object]
+) -> None:
+    # The question is asked where only the others are switched off.
+    others = [f"ask_about.{other}=false" for other in ("commands", "escalation", "patches") if other != kind]
+    here = scene(PROMPT, YES, overrides=others)
+    act(here.session)
+    assert len(here.person.questions) == 1
+    here = scene(PROMPT, overrides=[f"ask_about.{kind}=false"])
+    with pytest.raises(NotPermittedError, match=rf"ask_about\.{kind} = false"):
+        act(here.session)
+    assert [(one.decision, one.decided_by) for one in here.of(ToolDecision)] == [("denied", "ask_about")]
+
+
+def test_a_question_of_two_kinds_needs_both(scene: Callable[..., Scene], tmp_path: Path) -> None:
+    rules = tmp_path / "home" / "rules"
+    rules.mkdir()
+    (rules / "r.toml").write_text('[[rule]]\npattern = ["true"]\ndecision = "prompt"\n')
+    for kind in ("escalation", "rules"):
+        here = scene(OUTSIDE, overrides=[f"ask_about.{kind}=false"])
+        with pytest.raises(NotPermittedError, match=rf"ask_about\.{kind} = false"):
+            here.session.run(["true"], escalated=True)
+
+
+def test_a_host_is_not_asked_about_where_that_is_switched_off(scene: Callable[..., Scene]) -> None:
+    here = scene(ALLOW, after_denial=PROMPT, overrides=[*FILTERED, "ask_about.network=false"])
+    here.backend.denies = CLOSED
+    assert here.session.run(AGAIN).denials == CLOSED
+    assert here.of(ToolDecision)[-1].decided_by == "ask_about"
+
+
+def test_a_yes_for_ever_is_offered_only_where_it_would_help(scene: Callable[..., Scene]) -> None:
+    here = scene(PROMPT, Answer(Choice.ALWAYS))
+    with pytest.raises(NotPermittedError):
+        here.session.run(["true"])
+    assert Choice.ALWAYS not in here.person.questions[0].offers

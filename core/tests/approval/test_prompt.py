@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from codex_core.approval.memory import Grant
 from codex_core.approval.prompt import Answer, Choice, LinePrompter, Question, command_lines, question_text
 from codex_core.approval.visible import visible
 from codex_core.types import Action, Decision, Denial, Operation, Verdict
@@ -187,11 +188,13 @@ def ask_all(typist: Callable[[int], None], question: Question, *, rows: int = 24
     [(b"y\n", "once"), (b"s\n", "session"), (b"ALWAYS\n", "always"), (b"n\n", "no"), (b"q\n", "stop"), (b"x\n", "no")],
 )
 def test_every_choice_that_is_offered_can_be_made(keys: bytes, choice: str) -> None:
-    question = replace(QUESTION, offers=ALL, rule_file="/h/approved.toml")
+    grant = Grant(words=("make", "all"), program="/usr/bin/make", folder="/ws")
+    question = replace(QUESTION, offers=ALL, grant=grant, rule_file="/h/approved.toml")
 
     def typist(terminal: int) -> None:
-        shown = read_until(terminal, "[y/s/a/N/q]")
-        assert "exactly this command, in exactly this folder, in the sandbox; a rule in /h/approved.toml" in shown
+        shown = read_until(terminal, "[y/s/a/N/q]").replace("\r\n", "")
+        assert "exactly these words, with /usr/bin/make, in /ws, in the sandbox" in shown
+        assert "until you revoke it, and below that folder; a rule in /h/approved.toml" in shown
         os.write(terminal, keys)
 
     assert ask_all(typist, question) == choice
@@ -213,7 +216,7 @@ def test_a_long_command_is_paged_and_its_end_is_seen_before_the_choice() -> None
     def typist(terminal: int) -> None:
         while "[y/N]" not in "".join(seen):
             seen.append(os.read(terminal, 1024).decode())
-            if seen[-1].endswith("n is no -- "):
+            if "".join(seen).endswith("n is no -- "):
                 os.write(terminal, b"\n")
         os.write(terminal, b"y\n")
 

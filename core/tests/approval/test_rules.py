@@ -10,11 +10,12 @@ from codex_core.approval.assess import Assessment, assess
 from codex_core.approval.rules import Rule, Rules, now, parse_rules
 from codex_core.errors import ConfigError
 from codex_core.sandbox.policy import SandboxPolicy
-from codex_core.types import Action, Decision, SafetyClass, SandboxMode
+from codex_core.types import Action, Decision, Network, Operation, SafetyClass, SandboxMode
 from hypothesis import given
 from hypothesis import strategies as st
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 POLICY = SandboxPolicy(SandboxMode.WORKSPACE_WRITE, "/usr/src", ("/usr/src",), ())
@@ -197,6 +198,13 @@ def test_rules_about_hosts_know_names_and_all_below() -> None:
         ('[[rule]]\npattern = [1]\ndecision = "allow"\n', "pattern"),
         ('[[rule]]\npattern = "a"\ndecision = "allow"\n', "pattern"),
         ('[[rule]]\npattern = ["a"]\nhosts = ["b"]\ndecision = "allow"\n', "either"),
+        ('[[rule]]\nhosts = ["http://b"]\ndecision = "allow"\n', "without a scheme"),
+        ('[[rule]]\nhosts = ["b_ü"]\ndecision = "allow"\n', "not ASCII"),
+        ('[[rule]]\nhosts = ["127.1"]\ndecision = "allow"\n', "not an address in its usual form"),
+        ('[[rule]]\nhosts = ["b"]\ndecision = "prompt"\n', "allows or forbids"),
+        ('[[rule]]\nhosts = ["b"]\ndecision = "allow"\ncwd = "/src"\n', "beside hosts only"),
+        ('[[rule]]\nhosts = ["b"]\ndecision = "allow"\nunsandboxed = true\n', "beside hosts only"),
+        ('[[rule]]\nhosts = ["b"]\ndecision = "allow"\nmatch = ["b"]\n', "beside hosts only"),
         ('[[rule]]\npattern = ["a"]\ndecision = "allow"\nprefix = 1\n', "no key 'prefix'"),
         ('[[rule]]\npattern = ["a"]\ndecision = "allow"\nexpires = "soon"\n', "expires"),
         ('[[rule]]\npattern = ["a"]\ndecision = "allow"\ncwd = "sub"\n', "cwd is an absolute path"),
@@ -248,6 +256,47 @@ def test_another_rule_that_forbids_or_asks_never_loosens(line: str, some: list[R
         assert after.ruled is not Decision.ALLOW
     assert (after.ruled or Decision.ALLOW) >= (before.ruled or Decision.ALLOW)
     assert before.unsandboxed or not after.unsandboxed
+
+
+HOSTS = st.sampled_from(["a.test", "*.test", "b.a.test:443", "*", "192.0.2.7", "192.0.2.0/24", "localhost:80"])
+TARGETS = ["a.test", "a.test:443", "b.a.test:443", "b.a.test:80", "c.example:1", "192.0.2.7:80", "localhost:80", "x y"]
+HOST_RULES = st.builds(
+    Rule,
+    decision=st.sampled_from([Decision.ALLOW, Decision.FORBID]),
+    source=st.text("abc", min_size=1, max_size=3),
+    hosts=st.lists(HOSTS, min_size=1, max_size=2).map(tuple),
+)
+NETWORKS = st.sampled_from([(Network.OFF, ()), (Network.FILTERED, ("a.test",)), (Network.ON, ())])
+
+
+def reached(some: Iterable[Rule], network: tuple[Network, tuple[str, ...]]) -> set[str]:
+    """Give the targets that commands may reach under rules."""
+    policy = Rules(tuple(some)).reaching(replace(POLICY, network=network[0], allowed_domains=network[1]))
+    return {target for target in TARGETS if policy.check(Operation.CONNECT, target) is None}
+
+
+@given(some=st.lists(HOST_RULES, max_size=4), more=HOST_RULES, network=NETWORKS, data=st.data())
+def test_a_rule_that_closes_hosts_never_opens_one_and_their_order_never_matters(
+    some: list[Rule], more: Rule, network: tuple[Network, tuple[str, ...]], data: st.DataObject
+) -> None:
+    closing = replace(more, decision=Decision.FORBID)
+    before, after = reached(some, network), reached([*some, closing], network)
+    assert after <= before
+    assert not any(closing in Rules((closing,)).about_host(target) for target in after if target != "x y")
+    assert reached(data.draw(st.permutations(some)), network) == before
+
+
+def test_rules_open_hosts_in_a_sandbox_without_a_network_and_leave_the_rest_closed() -> None:
+    allow = rules('[[rule]]\nhosts = ["a.test:443"]\ndecision = "allow"\n').rules
+    assert reached([], (Network.OFF, ())) == set()
+    assert reached(allow, (Network.OFF, ())) == {"a.test", "a.test:443"}
+
+
+def test_a_rule_that_closes_a_host_filters_a_network_that_was_open() -> None:
+    forbid = rules('[[rule]]\nhosts = ["*.test"]\ndecision = "forbid"\n').rules
+    opened = reached(forbid, (Network.ON, ()))
+    assert "c.example:1" in opened
+    assert not any(".test" in target for target in opened)
 
 
 @given(line=LINES, some=st.lists(RULES, max_size=4), data=st.data())

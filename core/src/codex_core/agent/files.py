@@ -19,7 +19,7 @@ from codex_core.errors import NotPermittedError, PatchError
 from codex_core.types import Operation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from codex_core.agent.patch import Change
     from codex_core.sandbox.policy import SandboxPolicy
@@ -78,7 +78,7 @@ def apply(
             work.commit()
         except OSError as error:
             work.undo()
-            raise PatchError(f"{error.filename or 'a file'}: {error.strerror}; nothing was changed") from error
+            raise PatchError(f"{work.at}: {error.strerror}; nothing was changed") from error
         except BaseException:
             work.undo()
             raise
@@ -86,16 +86,32 @@ def apply(
         return tuple(work.done)
 
 
+def preview(changes: Sequence[Change], *, cwd: str, policy: SandboxPolicy) -> str:
+    """Give what *changes* would do to the files as they are now, as a unified diff; nothing is written.
+
+    Raises as :func:`apply`, so that nobody is asked about a patch that does not fit.
+    """
+    with ExitStack() as held:
+        work = _Work(held, policy, anywhere=True)
+        try:
+            return "\n".join(line for change in changes for line in work.difference(change, cwd))
+        except OSError as error:
+            raise PatchError(f"{work.at}: {error.strerror}; nothing was changed") from error
+
+
 class _Work:
     def __init__(self, held: ExitStack, policy: SandboxPolicy, *, anywhere: bool) -> None:
         self.held = held
         self.policy = policy
         self.anywhere = anywhere
+        self.at = ""
+        """The file that is being worked on."""
         self.staged: list[_Place] = []
         """Temporary files that have not taken their place yet."""
         self.folders: list[tuple[int, str]] = []
         """Folders that were made."""
-        self.steps: list[Callable[[], None]] = []
+        self.steps: list[tuple[str, Callable[[], None]]] = []
+        """What takes each file to its place, and the path of that."""
         self.undoing: list[Callable[[], None]] = []
         self.done: list[tuple[str, str]] = []
 
@@ -122,8 +138,21 @@ class _Work:
         self.create(self.place(absolute(change.move_to, cwd), make=True), content, original)
         self.remove(place, original)
 
+    def difference(self, change: Change, cwd: str) -> Iterator[str]:
+        path = absolute(change.path, cwd)
+        if isinstance(change, AddFile):
+            yield from _diff("/dev/null", path, b"", new_file(change))
+            return
+        before = self.read(self.place(path)).content
+        if isinstance(change, DeleteFile):
+            yield from (f"--- {path}", "+++ /dev/null", f"(all of its {len(before)} bytes go)")
+            return
+        after = updated(before, change) if change.hunks else before
+        yield from _diff(path, absolute(change.move_to or change.path, cwd), before, after)
+
     def place(self, path: str, *, make: bool = False) -> _Place:
         """Open the folder of *path*, and with *make* create it; raises NotPermittedError."""
+        self.at = path
         denial = self.policy.check(Operation.WRITE, path)
         if denial is not None and not (self.anywhere and denial.cure):
             raise NotPermittedError(f"patch rejected: {path}: {denial.rule}")
@@ -140,7 +169,7 @@ class _Work:
                     raise PatchError(
                         f"{here} is a link: name the file by its real path, {os.path.realpath(path)}"
                     ) from error
-                raise OSError(error.errno, error.strerror, here) from error
+                raise
         return _Place(folder, os.path.basename(path), path)
 
     def hold(self, descriptor: int) -> int:
@@ -162,11 +191,12 @@ class _Work:
         except OSError as error:
             if error.errno == errno.ELOOP:
                 raise PatchError(f"{place.path} is a link: name the file that it leads to") from error
-            raise OSError(error.errno, error.strerror, place.path) from error
+            raise
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(descriptor)
+            raise PatchError(f"{place.path} is no regular file")
         with open(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise PatchError(f"{place.path} is no regular file")
             return _Original(file.read(), status)
 
     def stage(self, place: _Place, content: bytes, like: _Original | None) -> _Place:
@@ -194,7 +224,7 @@ class _Work:
             _link_or_move(temporary, place)
             self.undoing.append(lambda: os.unlink(place.name, dir_fd=place.folder))
 
-        self.steps.append(step)
+        self.steps.append((place.path, step))
 
     def replace(self, place: _Place, content: bytes, original: _Original) -> None:
         temporary = self.stage(place, content, original)
@@ -204,7 +234,7 @@ class _Work:
             os.rename(temporary.name, place.name, src_dir_fd=temporary.folder, dst_dir_fd=place.folder)
             self.undoing.append(lambda: self.restore(place, original))
 
-        self.steps.append(step)
+        self.steps.append((place.path, step))
 
     def remove(self, place: _Place, original: _Original) -> None:
         def step() -> None:
@@ -212,7 +242,7 @@ class _Work:
             os.unlink(place.name, dir_fd=place.folder)
             self.undoing.append(lambda: self.restore(place, original))
 
-        self.steps.append(step)
+        self.steps.append((place.path, step))
 
     def insist(self, place: _Place, original: _Original) -> None:
         if not original.is_still_at(place):
@@ -223,7 +253,8 @@ class _Work:
         os.rename(temporary.name, place.name, src_dir_fd=temporary.folder, dst_dir_fd=place.folder)
 
     def commit(self) -> None:
-        for step in self.steps:
+        for path, step in self.steps:
+            self.at = path
             step()
         self.undoing.clear()
 
@@ -241,6 +272,14 @@ class _Work:
         for temporary in self.staged:
             with suppress(OSError):
                 os.unlink(temporary.name, dir_fd=temporary.folder)
+
+
+def _diff(old: str, new: str, before: bytes, after: bytes) -> Iterator[str]:
+    import difflib
+
+    was, now = (content.decode(errors="surrogateescape").split("\n") for content in (before, after))
+    yield from (f"--- {old}", f"+++ {new}")
+    yield from list(difflib.unified_diff(was, now, lineterm=""))[2:]
 
 
 def _exists(place: _Place) -> bool:

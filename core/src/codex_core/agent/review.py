@@ -9,20 +9,25 @@ import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from codex_core.approval.assess import assess
+from codex_core.approval.assess import assess, program_of
 from codex_core.approval.combine import combine
+from codex_core.approval.memory import REMEMBERED, granted
 from codex_core.approval.rules import Rule, Rules, parse_rules
 from codex_core.config.defaults import repository_of, trust_entry
 from codex_core.config.files import decode, read_file
 from codex_core.errors import ConfigError
+from codex_core.sandbox.domains import ALLOWED_KEY
 from codex_core.sandbox.environment import child_environment
-from codex_core.types import Decision, Verdict
+from codex_core.types import NETWORK_TOOL, Decision, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from typing import Any
 
     from codex_core.approval.assess import Assessment
+    from codex_core.approval.memory import Grant
     from codex_core.config import Loaded
+    from codex_core.config.requirements import Constraints
     from codex_core.host import Host
     from codex_core.sandbox.policy import SandboxPolicy
     from codex_core.types import Action
@@ -40,40 +45,96 @@ class Reviewer:
     rules: Rules
     environ: Mapping[str, str]
     """What commands get."""
+    constraints: Constraints
+    switched_off: frozenset[str] = frozenset()
+    """The kinds of question that nobody may be asked, see :class:`codex_core.config.model.AskAbout`."""
 
     def assess(self, action: Action) -> Assessment:
         """Say what is known about *action*."""
         return assess(action, self.policy, self.rules, environ=self.environ)
 
     def review(self, action: Action) -> Verdict:
-        """Give the verdict of rules and approval policies; the strictest wins.  Rules are about commands only.
+        """Give the verdict of rules, approval policies and requirements; the strictest wins.
 
-        A rule that asks or forbids counts whatever the policies make of it.  What a person is asked
-        about is run as it was asked, and so is what a rule allows.
+        A rule that asks or forbids counts whatever the policies make of it; no rule is about a patch.  What a
+        person is asked about is run as it was asked, and so is what a rule allows.
         """
-        if action.writes:
-            return self.host.review(action, self.policy)
-        safety = self.assess(action).safety
-        verdicts = [self.host.review(replace(action, safety=safety), self.policy)]
-        if safety.ruled in {Decision.PROMPT, Decision.FORBID}:
+        if not action.writes:
+            action = replace(action, safety=self.assess(action).safety)
+        verdicts = [self.host.review(action, self.policy)]
+        safety = action.safety
+        if safety is not None and safety.ruled in {Decision.PROMPT, Decision.FORBID}:
             # Where the policies would rather refuse than ask, they are the stricter ones.
             leaves = verdicts[0].unsandboxed
             verdicts.append(Verdict(safety.ruled, safety.reason, safety.source, unsandboxed=leaves))
-        verdict = combine(verdicts)
-        return replace(verdict, neutralised=safety.neutralised if verdict.decision is Decision.ALLOW else None)
+        if action.tool == NETWORK_TOOL and verdicts[-1].decision is not Decision.FORBID:
+            violation = self.constraints.check(ALLOWED_KEY, action.argv)
+            if violation is not None:
+                verdicts.append(Verdict(Decision.FORBID, str(violation), violation.place))
+        verdict = self._unless_switched_off(combine(verdicts), action)
+        harmless = None if safety is None or verdict.decision is not Decision.ALLOW else safety.neutralised
+        return replace(verdict, neutralised=harmless)
+
+    def _unless_switched_off(self, verdict: Verdict, action: Action) -> Verdict:
+        off = sorted(self.switched_off & _kinds(action))
+        if verdict.decision is not Decision.PROMPT or not off:
+            return verdict
+        reason = f"it would have to be asked about, which ask_about.{off[0]} = false rules out: {verdict.reason}"
+        return Verdict(Decision.FORBID, reason, "ask_about")
+
+    def grant(self, action: Action, verdict: Verdict) -> Grant:
+        """Say what a yes for longer than once to what *verdict* asks would allow."""
+        program = None if action.writes else program_of(action, self.policy, environ=self.environ)
+        return granted(action, verdict, program=program)
+
+    def lasting(self, action: Action, verdict: Verdict, grant: Grant) -> dict[str, Any] | None:
+        """Give the rule after which *action* would not be asked about again; None where no rule can do that."""
+        table = grant.rule()
+        if table is None:
+            return None
+        import tomlkit
+
+        added = parse_rules(tomlkit.dumps({"rule": [table]}), REMEMBERED)
+        then = replace(self, rules=Rules((*self.rules.rules, *added))).review(replace(action, after_denial=None))
+        return table if (then.decision, then.unsandboxed) == (Decision.ALLOW, verdict.unsandboxed) else None
+
+
+def _kinds(action: Action) -> set[str]:
+    """Give what a question about *action* would be about."""
+    kinds = set()
+    if action.writes:
+        kinds.add("patches")
+    elif action.tool == NETWORK_TOOL:
+        kinds.add("network")
+    elif action.escalated or action.after_denial is not None:
+        kinds.add("escalation")
+    if action.safety is not None and action.safety.ruled is Decision.PROMPT:
+        kinds.add("rules")
+    return kinds or {"commands"}
 
 
 def reviewer(loaded: Loaded, policy: SandboxPolicy, host: Host) -> Reviewer:
     """Make a reviewer for a configuration.  Raises ConfigError for rules that cannot be read or are wrong."""
     environ = child_environment(loaded.context.environ, loaded.config.environment_settings(), policy, "")
-    return Reviewer(host, policy, Rules(tuple(load_rules(loaded))), environ)
+    rules = Rules(tuple(load_rules(loaded)))
+    off = frozenset(kind for kind, asked in loaded.config.ask_about if asked is False)
+    return Reviewer(host, policy, rules, environ, loaded.constraints, off)
 
 
 def load_rules(loaded: Loaded) -> Iterator[Rule]:
     """Read all rules: the administrator's, the user's, and those of a trusted workspace, which only tighten.
 
-    Raises ConfigError.
+    Raises ConfigError, also for one that opens hosts which a requirement keeps closed.
     """
+    for rule in _read_rules(loaded):
+        if rule.hosts and rule.decision is Decision.ALLOW:
+            violation = loaded.constraints.check(ALLOWED_KEY, rule.hosts)
+            if violation is not None:
+                raise ConfigError(f"{rule.source}: {violation}")
+        yield rule
+
+
+def _read_rules(loaded: Loaded) -> Iterator[Rule]:
     context = loaded.context
     for given in loaded.constraints.rules:
         yield Rule(

@@ -22,11 +22,12 @@ from codex_core import __version__
 from codex_core.agent import files
 from codex_core.agent.patch import parse_patch, paths_of
 from codex_core.agent.review import RULES_FOLDER, reviewer
-from codex_core.approval.memory import REMEMBERED, SessionMemory, add_rule, always
+from codex_core.approval.memory import REMEMBERED, SessionMemory, add_rule
 from codex_core.approval.prompt import Answer, Choice, LinePrompter, Question
+from codex_core.approval.rules import now
 from codex_core.config import changed, load_config
 from codex_core.discovery import code_locations
-from codex_core.errors import NotPermittedError, SandboxUnavailableError, UsageError
+from codex_core.errors import NotPermittedError, SandboxUnavailableError, StoppedError, UsageError
 from codex_core.events import (
     ConversationChanges,
     ConversationStarts,
@@ -39,24 +40,38 @@ from codex_core.events import (
 from codex_core.host import Host
 from codex_core.sandbox import runner, terminal
 from codex_core.sandbox.direct import DirectLauncher
+from codex_core.sandbox.domains import join_port, parse_pattern
 from codex_core.sandbox.environment import child_environment, without_steering
 from codex_core.sandbox.policy import build_policy, contains
 from codex_core.sandbox.suspicion import suspects
 from codex_core.telemetry.emitter import Emitter
-from codex_core.types import Action, Command, Decision, Limits, Network, Operation, SandboxMode, Verdict
+from codex_core.types import (
+    NETWORK_TOOL,
+    Action,
+    Command,
+    Decision,
+    Limits,
+    Network,
+    Operation,
+    SandboxMode,
+    Verdict,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
+    from codex_core.approval.memory import Grant
     from codex_core.approval.prompt import Prompter
+    from codex_core.approval.rules import Rules
     from codex_core.config import Config, Loaded, Override
     from codex_core.sandbox.policy import SandboxPolicy
     from codex_core.sandbox.runner import OnOutput
     from codex_core.types import CommandResult, Denial, Launcher, Strength
 
 PATCH_TOOL = "apply_patch"
+WEB_SEARCH_TOOL = "web_search"
 Changes = tuple[tuple[str, str], ...]
 CHANGEABLE = frozenset(
     {
@@ -112,7 +127,7 @@ class Session:
         self._environ = loaded.context.environ
         self._constraints = loaded.constraints
         self._rule_file = os.path.join(loaded.codex_home, RULES_FOLDER, REMEMBERED)
-        self._prompter: Prompter = LinePrompter() if prompter is None else prompter
+        self._prompter: Prompter = prompter or LinePrompter(timeout=loaded.config.ask_about.timeout)
         self._lock = threading.Lock()
         self._active = 0
         self._closed = False
@@ -132,17 +147,21 @@ class Session:
         )
         tables, host = loaded.plugin_tables(), self._given_host
         host = Host.for_config(loaded.config, self._constraints.check_plugin, tables) if host is None else host
-        review, notices = reviewer(loaded, policy, host), (*tables.warnings, *policy.notices, *_import_early(policy))
+        review = reviewer(loaded, policy, host)
+        reaching = review.rules.live(now()).reaching(policy)
+        no_search = _why_no_search(loaded.config, host)
+        notices = (*tables.warnings, *policy.notices, *_import_early(policy), *filter(None, [no_search]))
 
         self.loaded = loaded
         self.config: Config = loaded.config
-        self.policy: SandboxPolicy = policy
         self.host = host
         self.notices = notices
         """What a person should know before the next command, one line each."""
         self._reviewer = review
         self._memory = SessionMemory()
-        self._confined: Launcher | None = None
+        self._confined: dict[SandboxPolicy, Launcher] = {}
+        self._searching = no_search == ""
+        self.policy: SandboxPolicy = reaching
 
     def __enter__(self) -> Self:
         return self
@@ -158,9 +177,9 @@ class Session:
             if self._closed:
                 return
             self._closed = True
-            confined = self._confined
-        if confined is not None:
-            confined.close()
+            confined = tuple(self._confined.values())
+        for launcher in confined:
+            launcher.close()
         self._direct.close()
         if self._emitter.dropped:
             self._emitter.emit(TelemetryDropped, count=self._emitter.dropped)
@@ -191,8 +210,8 @@ class Session:
             before = self._confined
             after = changed(self.loaded, values)
             self._settle(after)
-            if before is not None:
-                before.close()
+            for launcher in before.values():
+                launcher.close()
         self._announce(ConversationChanges)
         return (*after.warnings, *self.notices)
 
@@ -281,21 +300,57 @@ class Session:
         self._report_changes(action, time.monotonic() - began, done)
         return done
 
+    def gate(self, tool: str, *words: str, call_id: str = "") -> None:
+        """Let the model's server use *tool* of its own, such as ``web_search``, for *words*; every use is an event.
+
+        Gates decide, which are independent of the sandbox: the server has its own network.  Raises NotPermittedError.
+        """
+        action = Action(words, self.policy.cwd, tool=tool, call_id=call_id or uuid.uuid4().hex)
+        verdict = self.host.gate_tool(tool, self.config.model_dump(mode="json"))
+        if verdict.decision is Decision.ALLOW:
+            self._emit_decision(action, "approved", "config", verdict)
+            return
+        # Nobody is asked about a server's tool: a gate that would rather ask is not sure, and so says no.
+        self._emit_decision(action, "denied", "config", verdict)
+        raise NotPermittedError(f"not permitted: {verdict.reason}")
+
     def _run(self, action: Action, env: Mapping[str, str], timeout: float | None, stdio: _Stdio) -> CommandResult:
-        verdict = self._decide(action)
+        verdict, hosts = self._decide(action), frozenset[str]()
         result = self._execute(action, verdict, env, timeout, stdio)
-        if not result.denials or result.returncode == 0 or result.timed_out:
-            return result
-        retry = replace(action, after_denial=result.denials[0])
+        while not verdict.unsandboxed and result.denials and result.returncode != 0 and not result.timed_out:
+            host = self._closed_host(result.denials[0], hosts)
+            retry = replace(action, after_denial=result.denials[0])
+            if host is not None:
+                retry = replace(retry, tool=NETWORK_TOOL, argv=(host,), command=action.argv)
+            try:
+                verdict = self._decide(retry)
+            except StoppedError:
+                raise
+            except NotPermittedError:
+                return result
+            if host is None and not verdict.unsandboxed:
+                return result
+            hosts |= {host} if host else set()
+            second = self._execute(action, verdict, env, timeout, stdio, hosts=hosts)
+            self._emit_outcome(action, "escalated", result, escalated=second)
+            result = second
+        return result
+
+    def _closed_host(self, denial: Denial, hosts: frozenset[str]) -> str | None:
+        """Give the host that a command was not let to reach, as a pattern, where opening it would help."""
+        if denial.operation is not Operation.CONNECT or self._reaching(hosts).network is not Network.FILTERED:
+            return None
         try:
-            verdict = self._decide(retry)
-        except NotPermittedError:
-            return result
-        if not verdict.unsandboxed:
-            return result
-        second = self._execute(retry, verdict, env, timeout, stdio)
-        self._emit_outcome(action, "escalated", result, escalated=second)
-        return second
+            host = str(parse_pattern(denial.target))
+        except ValueError:
+            return None
+        opened = self._reaching({*hosts, host})
+        return host if host not in hosts and opened.check(Operation.CONNECT, denial.target) is None else None
+
+    def _reaching(self, hosts: Collection[str] = ()) -> SandboxPolicy:
+        """Give the policy that holds now, with the *hosts* that were opened for one command."""
+        remembered = (grant.host for grant in self._memory.grants if grant.host)
+        return self._reviewer.rules.live(now()).reaching(self._reviewer.policy, (*remembered, *sorted(hosts)))
 
     def _folder(self, cwd: str | None) -> str:
         folder = os.path.realpath(os.path.join(self.policy.cwd, cwd or ""))
@@ -312,40 +367,58 @@ class Session:
         if verdict.decision is Decision.FORBID:
             self._emit_decision(action, "denied", "config", verdict)
             raise NotPermittedError(f"not permitted: {verdict.reason or verdict.source}")
-        if self._memory.covers(action, verdict):
-            self._emit_decision(action, "approved_for_session", "user", replace(verdict, source="session"))
+        grant = self._reviewer.grant(action, verdict)
+        if self._memory.covers(grant):
+            self._emit_decision(action, "approved_for_session", "user", verdict, by="session")
             return replace(verdict, decision=Decision.ALLOW, source="session")
-        answer = self._ask(action, verdict)
+        answer = self._ask(action, verdict, grant)
         if answer.approved:
             lasting = answer.choice is not Choice.ONCE
-            if lasting:
-                self._memory.allow(action, verdict)
-            if answer.choice is Choice.ALWAYS:
-                add_rule(self._rule_file, always(action, verdict))
-            self._emit_decision(action, "approved_for_session" if lasting else "approved", "user", verdict)
+            self._emit_decision(
+                action, "approved_for_session" if lasting else "approved", "user", verdict, by=answer.source
+            )
             return replace(verdict, decision=Decision.ALLOW, source=answer.source)
         decision = {"timeout": "timed_out", "no-terminal": "denied"}.get(answer.source)
         decision = decision or ("abort" if answer.choice is Choice.STOP else "denied")
-        self._emit_decision(action, decision, "user" if answer.source == "user" else "config", verdict)
-        raise NotPermittedError(f"not permitted: {answer.reason or 'rejected by user'}")
+        source = "user" if answer.source == "user" else "config"
+        self._emit_decision(action, decision, source, verdict, by=answer.source)
+        error = StoppedError if answer.choice is Choice.STOP else NotPermittedError
+        raise error(f"not permitted: {answer.reason or 'rejected by user'}")
 
-    def _ask(self, action: Action, verdict: Verdict) -> Answer:
-        # What a patch may do cannot be said in a rule about commands.
-        offers = tuple(choice for choice in Choice if choice is not Choice.ALWAYS or not action.writes)
-        question = Question(action, verdict, offers, self._rule_file)
+    def _ask(self, action: Action, verdict: Verdict, grant: Grant) -> Answer:
+        """Ask a person, and remember what they said; an answer that was not offered is a no."""
+        rule = self._reviewer.lasting(action, verdict, grant)
+        offers = tuple(choice for choice in Choice if choice is not Choice.ALWAYS or rule is not None)
+        diff = files.preview(parse_patch(action.argv[-1]), cwd=action.cwd, policy=self.policy) if action.writes else ""
+        question = Question(action, verdict, offers, grant, self._rule_file, diff)
         try:
             answer = self._prompter.ask(question)
-            return answer if answer.choice in question.offers else Answer(Choice.NO)
+            if answer.choice not in offers:
+                return Answer(Choice.NO)
+            if answer.choice is Choice.ALWAYS and rule is not None:
+                add_rule(self._rule_file, rule)
         except Exception as error:
-            self._emit_decision(action, "denied", "config", verdict)
+            self._emit_decision(action, "denied", "config", verdict, by="prompter")
             raise NotPermittedError(f"not permitted: the question failed: {error}") from error
+        if answer.choice in {Choice.SESSION, Choice.ALWAYS}:
+            self._memory.allow(grant)
+        return answer
 
-    def _execute(
-        self, action: Action, verdict: Verdict, env: Mapping[str, str], timeout: float | None, stdio: _Stdio
+    def _execute(  # noqa: PLR0913 -- each is one independent part of a run
+        self,
+        action: Action,
+        verdict: Verdict,
+        env: Mapping[str, str],
+        timeout: float | None,
+        stdio: _Stdio,
+        *,
+        hosts: Collection[str] = (),
     ) -> CommandResult:
-        launcher = self._launcher(outside=verdict.unsandboxed)
+        launcher = self._launcher(hosts, outside=verdict.unsandboxed)
         violation = self._constraints.check_strength(launcher.strength)
         if violation is not None:
+            refusal = Verdict(Decision.FORBID, str(violation), violation.place)
+            self._emit_decision(action, "denied", "config", refusal)
             raise NotPermittedError(f"not permitted: {violation}")
         settings, backend = self.config.environment_settings(), launcher.strength.backend
         inherited = child_environment(self._environ, settings, self.policy, backend)
@@ -371,6 +444,7 @@ class Session:
             )
         if limited and result.timed_out:
             result = replace(result, ended=replace(result.ended, limit="wall_time"))
+        rules = self._reviewer.rules
         for contact in result.contacts:
             self._emitter.emit(
                 NetworkDecision,
@@ -379,22 +453,24 @@ class Session:
                 host=contact.host,
                 port=contact.port,
                 decision="allowed" if contact.allowed else "denied",
-                rule=contact.rule,
+                rule=rules.closing(join_port(contact.host, contact.port or None)) or contact.rule,
             )
+        result = replace(result, denials=tuple(_by_rule(denial, rules) for denial in result.denials))
         if launcher is not self._direct and result.returncode != 0 and not result.denials:
             guessed = suspects(result.stderr + b"\n" + result.stdout, self.policy, action.cwd)
             result = replace(result, denials=guessed)
         return result
 
-    def _launcher(self, *, outside: bool) -> Launcher:
+    def _launcher(self, hosts: Collection[str] = (), *, outside: bool) -> Launcher:
         if outside or self.policy.mode is SandboxMode.DANGER_FULL_ACCESS:
             return self._direct
+        policy = self._reaching(hosts)
         with self._lock:
             if self._closed:
                 raise SandboxUnavailableError("the session is closed")
-            if self._confined is None:
-                self._confined = self.host.launcher(self.policy)
-            return self._confined
+            if policy not in self._confined:
+                self._confined[policy] = self.host.launcher(policy)
+            return self._confined[policy]
 
     def _open_emitter(self, settings: Mapping[str, Any]) -> Emitter:
         otel = self.config.otel
@@ -416,10 +492,10 @@ class Session:
             sandbox_policy=str(self.policy.mode),
             network_access=self.policy.network is not Network.OFF,
             sandbox_backend=backends[0] if confined and backends else "none",
-            web_search=self.config.features.web_search_request,
+            web_search=self._searching,
         )
 
-    def _emit_decision(self, action: Action, decision: str, source: str, verdict: Verdict) -> None:
+    def _emit_decision(self, action: Action, decision: str, source: str, verdict: Verdict, by: str = "") -> None:
         self._emitter.emit(
             ToolDecision,
             tool_name=action.tool,
@@ -427,6 +503,7 @@ class Session:
             decision=decision,
             source=source,
             reason=": ".join(filter(None, (verdict.source, verdict.reason))),
+            decided_by=by or verdict.source,
             neutralised="" if verdict.neutralised is None else json.dumps(asdict(verdict.neutralised)),
         )
 
@@ -481,7 +558,7 @@ class Session:
 
 
 _IMPORTED_LATER = (
-    *("fcntl", "json", "resource", "subprocess", "termios", "urllib.parse"),
+    *("difflib", "fcntl", "json", "resource", "subprocess", "termios", "urllib.parse"),
     *("importlib.metadata", "stevedore.driver", "tomli", "tomlkit", "tree_sitter", "tree_sitter_bash"),
 )
 """What this package imports only when it is needed; a test keeps the list complete."""
@@ -503,8 +580,22 @@ def _import_early(policy: SandboxPolicy) -> Iterator[str]:
         yield f"this program imports modules from {exposed[0]}, which commands can change: import all it needs before"
 
 
+def _why_no_search(config: Config, host: Host) -> str | None:
+    """Say why the web cannot be searched although it is turned on; empty where it can, None where it is off."""
+    if not config.features.web_search_request:
+        return None
+    verdict = host.gate_tool(WEB_SEARCH_TOOL, config.model_dump(mode="json"))
+    return "" if verdict.decision is Decision.ALLOW else verdict.reason
+
+
 def _milliseconds(seconds: float) -> int:
     return round(seconds * 1000)
+
+
+def _by_rule(denial: Denial, rules: Rules) -> Denial:
+    """Name the rule of the user's that closes a host, where one does, in the place of the list that it went into."""
+    closing = rules.closing(denial.target) if denial.operation is Operation.CONNECT else None
+    return denial if closing is None else replace(denial, rule=closing, cure="")
 
 
 def _target(denials: tuple[Denial, ...]) -> str:

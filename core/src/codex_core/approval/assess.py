@@ -61,13 +61,21 @@ def assess(action: Action, policy: SandboxPolicy, rules: Rules, *, environ: Mapp
     return Assessment(safety, shown, tuple(dict.fromkeys(reasons)))
 
 
+def program_of(action: Action, policy: SandboxPolicy, *, environ: Mapping[str, str]) -> str | None:
+    """Give the file that the first word of a command leads to, None where commands could put another in its place."""
+    return _found(action.argv, Surroundings(policy, action.cwd, environ, ""))
+
+
 def _assess_connection(action: Action, rules: Rules) -> Assessment:
-    host = action.argv[0].rpartition(":")[0].strip("[]") if action.argv else ""
-    matched = rules.about_host(host)
+    target = action.argv[0] if action.argv else ""
+    try:
+        matched = rules.about_host(target)
+    except ValueError as error:
+        return Assessment(Safety(SafetyClass.ASK, visible(str(error)), ruled=Decision.FORBID), (action.argv,), ())
     if matched:
         safety = Safety(SafetyClass.ASK, _say(matched[0]), matched[0].source, matched[0].decision)
     else:
-        safety = Safety(SafetyClass.ASK, f"no rule speaks about {visible(host)}")
+        safety = Safety(SafetyClass.ASK, f"no rule speaks about {visible(target)}")
     return Assessment(safety, (action.argv,), tuple((_say(rule), rule.source) for rule in matched))
 
 

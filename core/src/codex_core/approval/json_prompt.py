@@ -3,8 +3,10 @@
 Question, written::
 
     {"type": "approval_request", "id": 1, "tool": "shell", "command": ["make"], "shown": "make",
-     "cwd": "/src", "reason": "...", "source": "...", "unsandboxed": false, "justification": "",
-     "denial": null, "choices": ["once", "session", "always", "no", "stop"]}
+     "host": null, "diff": "", "cwd": "/src", "reason": "...", "source": "...", "unsandboxed": false,
+     "justification": "", "denial": null, "choices": ["once", "session", "always", "no", "stop"],
+     "remembers": {"words": ["make"], "program": "/usr/bin/make", "folder": "/src", "files": [],
+     "host": "", "unsandboxed": false}, "rule_file": "/home/me/.codex/rules/approved.toml"}
 
 Answer, read::
 
@@ -18,6 +20,7 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import asdict
 from typing import TYPE_CHECKING, TextIO
 
 from codex_core.approval.prompt import Answer, Choice, command_lines
@@ -54,8 +57,10 @@ class JsonPrompter:
             "type": "approval_request",
             "id": self._asked,
             "tool": action.tool,
-            "command": list(action.argv),
-            "shown": "\n".join(command_lines(action.argv)),
+            "command": list(action.command or action.argv),
+            "host": action.argv[0] if action.command else None,
+            "shown": "\n".join(command_lines(action.command or action.argv)),
+            "diff": question.diff,
             "cwd": action.cwd,
             "reason": question.verdict.reason,
             "source": question.verdict.source,
@@ -70,6 +75,8 @@ class JsonPrompter:
                 "certain": denial.certain,
             },
             "choices": list(question.offers),
+            "remembers": asdict(question.grant),
+            "rule_file": question.rule_file,
         }
 
     def _choice(self, line: str) -> Choice | None:

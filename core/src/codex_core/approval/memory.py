@@ -10,11 +10,13 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from codex_core.approval.rules import rule_lines
 from codex_core.errors import ConfigError, UsageError
+from codex_core.types import NETWORK_TOOL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,38 +27,72 @@ REMEMBERED = "approved.toml"
 """The file, in the folder of the user's rules, that ``always`` is written to."""
 
 
-class SessionMemory:
-    """What was allowed for this session: exactly this command, in exactly this folder.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """What a yes for longer than once allows: what a person is shown, and what is remembered.
 
-    Leave to stay in the sandbox is not leave to go outside.  Safe to use from several threads.
+    Leave to stay in the sandbox is not leave to go outside.
     """
+
+    words: tuple[str, ...] = ()
+    """Exactly these; empty for files and hosts."""
+    program: str = ""
+    """The file that the first word leads to; empty where commands could put another in its place."""
+    folder: str = ""
+    files: tuple[str, ...] = ()
+    """For a tool that changes files: these, whatever becomes of them."""
+    host: str = ""
+    """For a connection: a pattern of :mod:`codex_core.sandbox.domains`; whatever command makes it."""
+    unsandboxed: bool = False
+
+    def covers(self, other: Grant) -> bool:
+        """Say whether what *other* would allow is allowed by this."""
+        return set(other.files) <= set(self.files) and replace(self, files=()) == replace(other, files=())
+
+    def rule(self) -> dict[str, Any] | None:
+        """Give the rule that allows the same from now on, as a table; None where no rule can say it."""
+        if self.files:
+            return None
+        about: dict[str, Any] = {"hosts": [self.host]}
+        if self.words:
+            about = {"pattern": list(self.words), "exact": True, "cwd": self.folder}
+        if self.program:
+            about["program"] = self.program
+        if self.unsandboxed:
+            about["unsandboxed"] = True
+        return {**about, "decision": "allow", "justification": f"allowed on {datetime.now(UTC):%Y-%m-%d}"}
+
+
+def granted(action: Action, verdict: Verdict, *, program: str | None) -> Grant:
+    """Say what a yes to what *verdict* asks allows; *program* is the file of the first word, where it is firm."""
+    if action.writes:
+        return Grant(files=tuple(sorted(action.writes)), unsandboxed=verdict.unsandboxed)
+    if action.tool == NETWORK_TOOL:
+        return Grant(host=action.argv[0])
+    return Grant(words=action.argv, program=program or "", folder=action.cwd, unsandboxed=verdict.unsandboxed)
+
+
+class SessionMemory:
+    """What was allowed for this session.  Safe to use from several threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._allowed: set[tuple[str, tuple[str, ...], str, bool]] = set()
+        self._grants: dict[Grant, None] = {}
 
-    def allow(self, action: Action, verdict: Verdict) -> None:
-        """Remember what was asked by *verdict*."""
+    def allow(self, grant: Grant) -> None:
+        """Remember what was allowed."""
         with self._lock:
-            self._allowed.add(_key(action, verdict))
+            self._grants[grant] = None
 
-    def covers(self, action: Action, verdict: Verdict) -> bool:
-        """Say whether what *verdict* asks was allowed before."""
+    def covers(self, grant: Grant) -> bool:
+        """Say whether this was allowed before."""
+        return any(kept.covers(grant) for kept in self.grants)
+
+    @property
+    def grants(self) -> tuple[Grant, ...]:
+        """All that was allowed, in order."""
         with self._lock:
-            return _key(action, verdict) in self._allowed
-
-
-def _key(action: Action, verdict: Verdict) -> tuple[str, tuple[str, ...], str, bool]:
-    return (action.tool, action.argv, action.cwd, verdict.unsandboxed)
-
-
-def always(action: Action, verdict: Verdict) -> dict[str, Any]:
-    """Give the rule that allows exactly this action, here, from now on."""
-    table: dict[str, Any] = {"pattern": list(action.argv), "exact": True, "decision": "allow", "cwd": action.cwd}
-    if verdict.unsandboxed:
-        table["unsandboxed"] = True
-    table["justification"] = f"allowed on {datetime.now(UTC):%Y-%m-%d}"
-    return table
+            return tuple(self._grants)
 
 
 def add_rule(path: str, table: Mapping[str, Any]) -> int:

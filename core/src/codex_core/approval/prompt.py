@@ -7,11 +7,12 @@ import select
 import shlex
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 from unicodedata import east_asian_width
 
+from codex_core.approval.memory import Grant
 from codex_core.approval.visible import look_alikes, visible
 from codex_core.types import NETWORK_TOOL
 
@@ -44,8 +45,12 @@ class Question:
     """The verdict that asks; *unsandboxed* in it means that yes leaves the sandbox."""
     offers: tuple[Choice, ...] = (Choice.ONCE, Choice.NO)
     """What may be answered; anything else counts as no."""
+    grant: Grant = field(default_factory=Grant)
+    """What ``session`` and ``always`` would remember."""
     rule_file: str = ""
     """Where ``always`` would be written."""
+    diff: str = ""
+    """For a patch: what it would do to the files as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,19 +126,24 @@ class LinePrompter:
         return descriptor
 
     def _ask_on(self, terminal: int, question: Question) -> Answer:
-        columns, rows = _size(terminal)
-        lines = [part for line in question_text(question).split("\n") for part in _wrap(line, columns)]
-        menu = menu_lines(question)
-        room = max(rows - len(menu) - 2, 4)
-        while len(lines) > room:
-            page, lines = lines[: rows - 2], lines[rows - 2 :]
-            _write(terminal, "\n".join([*page, ""]))
-            reply = self._reply(terminal, f"-- {len(lines)} more lines: Enter shows them, n is no -- ")
+        keys = "/".join(key.upper() if choice is Choice.NO else key for choice, key in _keys(question))
+        ask = f"Allow it? [{keys}] "
+        lines = [*question_text(question).split("\n"), *menu_lines(question)]
+        while True:
+            # Measured for every page: the window may have changed meanwhile.
+            columns, rows = _size(terminal)
+            lines = [part for line in lines for part in _wrap(line, columns)]
+            if len(lines) + len(_wrap(ask, columns)) <= rows:
+                break
+            more = f"-- {len(lines)} lines: Enter shows more, n is no -- "
+            fit = max(rows - len(_wrap(more, columns)), 1)
+            _write(terminal, "\n".join([*lines[:fit], ""]))
+            reply = self._reply(terminal, more)
             if reply is None or reply.strip():
                 return self._judge(reply, question)
-        _write(terminal, "\n".join([*lines, *menu, ""]))
-        keys = "/".join(key.upper() if choice is Choice.NO else key for choice, key in _keys(question))
-        return self._judge(self._reply(terminal, f"Allow it? [{keys}] "), question)
+            lines = lines[fit:]
+        _write(terminal, "\n".join([*lines, ""]))
+        return self._judge(self._reply(terminal, ask), question)
 
     def _reply(self, terminal: int, ask: str) -> str | None:
         """Ask for one line and give it, None after the time-out; what was typed before does not count."""
@@ -164,19 +174,31 @@ def _keys(question: Question) -> list[tuple[Choice, str]]:
 
 
 def menu_lines(question: Question) -> list[str]:
-    """Say what each answer means, and what would be remembered, where there is more than yes and no."""
+    """Say what each answer means, and before that what would be remembered, where anything can be."""
     if set(question.offers) <= {Choice.ONCE, Choice.NO}:
         return []
-    where = "outside the sandbox" if question.verdict.unsandboxed else "in the sandbox"
-    same = f"exactly this command, in exactly this folder, {where}"
+    below = ", and below that folder" if question.grant.folder else ""
     says = {
         Choice.ONCE: "yes, this once",
-        Choice.SESSION: f"yes, and until this session ends: {same}",
-        Choice.ALWAYS: f"yes, from now on: {same}; a rule in {visible(question.rule_file)}",
+        Choice.SESSION: "yes, until this session ends",
+        Choice.ALWAYS: f"yes, until you revoke it{below}; a rule in {visible(question.rule_file)}",
         Choice.NO: "no",
         Choice.STOP: "no, and stop here",
     }
-    return [f"  {key}  {says[choice]}" for choice, key in _keys(question)]
+    lasting = {Choice.SESSION, Choice.ALWAYS} & set(question.offers)
+    remembers = [f"What would be remembered: {grant_text(question.grant)}"] if lasting else []
+    return remembers + [f"  {key}  {says[choice]}" for choice, key in _keys(question)]
+
+
+def grant_text(grant: Grant) -> str:
+    """Say what is remembered, in one line."""
+    if grant.host:
+        return f"connections to {visible(grant.host)}, from the sandbox, by any command"
+    where = "outside the sandbox" if grant.unsandboxed else "in the sandbox"
+    if grant.files:
+        return f"changes of {', '.join(map(visible, grant.files))}, whatever they are"
+    program = f", with {visible(grant.program)}" if grant.program else ""
+    return f"exactly these words{program}, in {visible(grant.folder)}, {where}"
 
 
 def question_text(question: Question) -> str:
@@ -186,10 +208,11 @@ def question_text(question: Question) -> str:
         lines = [
             "",
             "The agent wants to change files:",
-            *(f"  {visible(line)}" for line in action.argv[-1].split("\n")),
+            *(f"  {visible(line)}" for line in question.diff.split("\n")),
         ]
     elif action.tool == NETWORK_TOOL:
-        lines = ["", f"The agent wants to connect to {visible(' '.join(action.argv))}"]
+        lines = ["", f"The agent wants to connect to {visible(' '.join(action.argv))}, and then run again:"]
+        lines += [f"  {line}" for line in command_lines(action.command)]
     else:
         lines = ["", "The agent wants to run:", *(f"  {line}" for line in command_lines(action.argv))]
     lines.append(f"in {visible(action.cwd)}")
@@ -202,7 +225,7 @@ def question_text(question: Question) -> str:
             f"The sandbox stopped it: {denial.operation} {visible(denial.target)}: {visible(denial.rule)}{certain}"
         )
     lines.append(f"Asked because: {visible(question.verdict.reason)}")
-    lines += [f"Look twice: {warning}" for word in action.argv for warning in look_alikes(word)]
+    lines += [f"Look twice: {warning}" for word in (*action.argv, *action.command) for warning in look_alikes(word)]
     if question.verdict.unsandboxed and not action.writes:
         lines.append("It would run OUTSIDE the sandbox, with all your rights.")
     return "\n".join([*lines, ""])
@@ -228,7 +251,7 @@ def _size(terminal: int) -> tuple[int, int]:
         columns, rows = os.get_terminal_size(terminal)
     except OSError:
         columns, rows = 0, 0
-    return columns or 80, max(rows or 24, 10)
+    return columns or 80, rows or 24
 
 
 def _wrap(line: str, columns: int) -> list[str]:

@@ -12,6 +12,9 @@ Rules are TOML, one ``[[rule]]`` for each::
 The strictest rule that matches wins.  *match* and *not_match* are examples, tried when the rule is
 loaded.  ``allow`` runs in the sandbox, without a question; only ``unsandboxed = true`` leaves it.
 
+A rule with ``hosts = ["example.com", "*.example.org:443"]`` in the place of a pattern is about connections,
+of all commands in the sandbox.  It allows or forbids: what nothing allows is asked about anyhow.
+
 A rule that allows has to fit exactly: the first word as it is written; it leaves the sandbox only with
 a program that lies where commands cannot write; and what is known to be dangerous it allows only with
 ``exact = true``.  A rule that asks or forbids fits generously: by the program's name wherever it lies,
@@ -23,18 +26,22 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time
 from typing import TYPE_CHECKING, Any
 
 from codex_core.approval.tables import program_name
 from codex_core.approval.visible import visible
 from codex_core.errors import ConfigError
+from codex_core.sandbox.domains import parse_host, parse_pattern, split_port
 from codex_core.sandbox.policy import canonical, contains
-from codex_core.types import Decision
+from codex_core.types import Decision, Network, SandboxMode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
+
+    from codex_core.sandbox.domains import Host
+    from codex_core.sandbox.policy import SandboxPolicy
 
 _DECISIONS = {decision.name.casefold(): decision for decision in Decision}
 
@@ -54,7 +61,7 @@ class Rule:
     cwd: str = ""
     """The folder, or one below it, where the command must run."""
     hosts: tuple[str, ...] = ()
-    """For connections instead of commands: names, ``*.example.com`` for all below one."""
+    """For connections instead of commands: canonical patterns of :mod:`codex_core.sandbox.domains`."""
     expires: datetime | None = None
     unsandboxed: bool = False
     justification: str = ""
@@ -73,10 +80,11 @@ class Rule:
         """Say whether the rule, which matches, is about exactly these words and no others."""
         return self.exact and len(self.pattern) == len(words)
 
-    def matches_host(self, host: str) -> bool:
-        """Say whether the rule speaks about connections to *host*."""
-        host = host.casefold().rstrip(".")
-        return any(host == name or (name.startswith("*.") and host.endswith(name[1:])) for name in self.hosts)
+    def matches_host(self, host: Host, port: int | None) -> bool:
+        """Say whether the rule speaks about connections to *host*; without a port, on any if it allows, else on all."""
+        some = port is not None or self.decision is Decision.ALLOW
+        patterns = map(parse_pattern, self.hosts)
+        return any(pattern.matches(host, port) and (some or pattern.port is None) for pattern in patterns)
 
     def _choices(self, *, allows: bool) -> tuple[frozenset[str], ...]:
         if allows:
@@ -115,9 +123,42 @@ class Rules:
         """Give the rules that speak about a command, the strictest first."""
         return strictest_first(rule for rule in self.rules if words and rule.matches(words, cwd, found=found))
 
-    def about_host(self, host: str) -> tuple[Rule, ...]:
-        """Give the rules that speak about connections to *host*, the strictest first."""
-        return strictest_first(rule for rule in self.rules if rule.matches_host(host))
+    def about_host(self, target: str) -> tuple[Rule, ...]:
+        """Give the rules that speak about connections to ``HOST[:PORT]``, the strictest first.
+
+        Raises ValueError for what is no host.
+        """
+        name, port = split_port(target)
+        host = parse_host(name)
+        return strictest_first(rule for rule in self.rules if rule.matches_host(host, port))
+
+    def reaching(self, policy: SandboxPolicy, granted: Collection[str] = ()) -> SandboxPolicy:
+        """Give *policy* with what the rules say about hosts, and with the hosts that a person *granted*.
+
+        What the mode closes altogether no rule opens.
+        """
+        allowed = (*(host for rule in self.rules if rule.decision is Decision.ALLOW for host in rule.hosts), *granted)
+        closed = tuple(host for rule in self.rules if rule.decision is not Decision.ALLOW for host in rule.hosts)
+        matters = {Network.OFF: allowed, Network.ON: closed, Network.FILTERED: (*allowed, *closed)}[policy.network]
+        if policy.mode is not SandboxMode.WORKSPACE_WRITE or not matters:
+            return policy
+        base = ("*",) if policy.network is Network.ON else policy.allowed_domains
+        return replace(
+            policy,
+            network=Network.FILTERED,
+            allowed_domains=tuple(dict.fromkeys((*base, *allowed))),
+            denied_domains=tuple(dict.fromkeys((*policy.denied_domains, *closed))),
+        )
+
+    def closing(self, target: str) -> str | None:
+        """Say which rule closes ``HOST[:PORT]``, and why, in words; None where no rule does."""
+        try:
+            matched = self.about_host(target)
+        except ValueError:
+            return None
+        if not matched or matched[0].decision is Decision.ALLOW:
+            return None
+        return ": ".join(filter(None, (matched[0].source, visible(matched[0].justification))))
 
 
 def strictest_first(rules: Iterable[Rule]) -> tuple[Rule, ...]:
@@ -191,7 +232,7 @@ def _checked(table: Any, source: str) -> tuple[Rule, dict[bool, Sequence[Any]]]:
         decision=decision,
         source=source,
         pattern=pattern,
-        hosts=tuple(host.casefold().rstrip(".") for host in hosts),
+        hosts=tuple(str(parse_pattern(host)) for host in hosts),
         program=_path(rest, "program"),
         cwd=_path(rest, "cwd"),
         expires=_expiry(rest.pop("expires", None)),
@@ -201,6 +242,10 @@ def _checked(table: Any, source: str) -> tuple[Rule, dict[bool, Sequence[Any]]]:
     )
     if rest:
         raise ValueError(f"there is no key {min(rest)!r} in a rule")
+    if rule.hosts and rule.decision is Decision.PROMPT:
+        raise ValueError("a rule about hosts allows or forbids: a host that nothing allows is asked about anyhow")
+    if rule.hosts and (rule.cwd or rule.program or rule.exact or rule.unsandboxed or any(examples.values())):
+        raise ValueError("beside hosts only expires and justification have a meaning")
     if rule.unsandboxed and rule.decision is not Decision.ALLOW:
         raise ValueError("unsandboxed is for rules that allow")
     return rule, examples

@@ -23,7 +23,7 @@ from codex_core.errors import ConfigError, UsageError
 from codex_core.hookspecs import ApprovalPolicy
 from codex_core.host import select
 from codex_core.sandbox.policy import build_policy
-from codex_core.types import Action, SafetyClass
+from codex_core.types import NETWORK_TOOL, SHELL_TOOL, Action, SafetyClass
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,6 +40,7 @@ examples:
   codex rules check -a untrusted --json -- bash -lc 'ls | head'
   codex rules add allow --justification 'our tests' -- make test
   codex rules add forbid -- terraform apply
+  codex rules add allow --host packages.example.org
   codex rules list
   codex rules remove ~/.codex/rules/user.toml:1
   codex rules convert default.rules > ~/.codex/rules/converted.toml
@@ -52,11 +53,11 @@ def main(argv: Sequence[str]) -> int:
     args = _parser().parse_args(words)
     if command and args.do not in {"check", "add"}:
         raise UsageError(f"codex rules {args.do} takes no command")
-    if args.do in {"check", "add"} and not command:
-        raise UsageError(f"codex rules {args.do} needs a command behind `--`")
+    if args.do in {"check", "add"} and bool(command) == bool(args.host):
+        raise UsageError(f"codex rules {args.do} needs a command behind `--`, or --host")
     loaded = options.load(args)
     if args.do == "check":
-        answer = check(loaded, command)
+        answer = check(loaded, command or (args.host,), tool=NETWORK_TOOL if args.host else SHELL_TOOL)
         sys.stdout.write(json.dumps(answer) + "\n" if args.json else render_check(answer))
     elif args.do == "list":
         listed = list_rules(loaded)
@@ -98,6 +99,8 @@ def _parser() -> argparse.ArgumentParser:
         options.add_config_options(subparser)
     for subparser in (checking, listing):
         subparser.add_argument("--json", action="store_true", help="print JSON")
+    for subparser in (checking, adding):
+        subparser.add_argument("--host", metavar="HOST", help="connections to HOST[:PORT] instead of a command")
     adding.add_argument("decision", choices=["allow", "prompt", "forbid"])
     adding.add_argument("--justification", default="", help="why; the question and the model see it")
     adding.add_argument("--exact", action="store_true", help="these words and no others")
@@ -109,10 +112,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def check(loaded: Loaded, command: tuple[str, ...]) -> dict[str, Any]:
-    """Give the verdict that a session would give on *command*, as JSON values; nothing is run."""
+def check(loaded: Loaded, words: tuple[str, ...], *, tool: str = SHELL_TOOL) -> dict[str, Any]:
+    """Give the verdict that a session would give on a command, or a host, as JSON values; nothing is run."""
     review = _reviewer(loaded)
-    action = Action(command, review.policy.cwd)
+    action = Action(words, review.policy.cwd, tool)
     assessment = review.assess(action)
     verdict = review.review(action)
     reasons = dict.fromkeys([(verdict.reason, verdict.source), *assessment.reasons])
@@ -190,7 +193,8 @@ def add(loaded: Loaded, command: tuple[str, ...], args: argparse.Namespace) -> s
     """Write a rule to the user's file and give its place; raises ConfigError where it would not load."""
     import tomli
 
-    table: dict[str, Any] = {"pattern": list(command), "decision": args.decision}
+    about: dict[str, Any] = {"pattern": list(command)} if command else {"hosts": [args.host]}
+    table = {**about, "decision": args.decision}
     if args.exact:
         table["exact"] = True
     if args.folder:

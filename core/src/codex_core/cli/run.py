@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from codex_core.agent.session import Session
-from codex_core.cli import options
+from codex_core.cli import options, prompters
 from codex_core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ _TIMED_OUT = 124  # as timeout(1)
 _OWN = (
     ("--json", "capture the output and print one JSON object with the result"),
     ("--timeout SECONDS", "end the command and everything that it started after so long; exit code 124"),
+    prompters.HELP,
 )
 _TEXT = """\
 Run COMMAND as an agent would: configuration, approval, sandbox, result, events.  Its input, output
@@ -32,7 +33,7 @@ and terminal are the caller's.  The exit code is the command's, or 128+n if sign
 
 def main(argv: Sequence[str]) -> int:
     """Run one command; its exit code."""
-    parsed = options.parse(argv, flags=("--json", "--help", "-h"), valued=("--timeout",))
+    parsed = options.parse(argv, flags=("--json", "--help", "-h"), valued=("--timeout", "--prompter"))
     if {"--help", "-h"} & parsed.others.keys():
         sys.stdout.write(options.usage("codex run [options] -- COMMAND [WORD...]", _TEXT, _OWN))
         return 0
@@ -41,17 +42,21 @@ def main(argv: Sequence[str]) -> int:
     if not parsed.rest:
         raise UsageError("there is no command behind `--`")
     timeout = _seconds(parsed.others["--timeout"]) if "--timeout" in parsed.others else None
+    as_json, who = "--json" in parsed.others, parsed.others.get("--prompter", "terminal")
+    if who == prompters.STDIO and not as_json:
+        raise UsageError("--prompter json needs --json, or the command would write between the questions: or json:FD")
+    prompter = prompters.prompter(who)
     loaded = options.load_given(options.given(parsed.pairs))
     if loaded.defaults_note and os.isatty(2):
         sys.stderr.write(f"codex: {options.visible(loaded.defaults_note)}\n")
     end_in_order()
-    as_json = "--json" in parsed.others
-    with Session(loaded) as session:
+    stdin = None if os.isatty(0) or who == prompters.STDIO else 0
+    with Session(loaded, prompter) as session:
         for notice in session.notices:
             options.warn(notice)
         if not as_json and session.policy.limits.output_size is not None:
             options.warn(options.OUTPUT_NOT_LIMITED)
-        result = session.run(parsed.rest, timeout=timeout, attach=not as_json, stdin=None if os.isatty(0) else 0)
+        result = session.run(parsed.rest, timeout=timeout, attach=not as_json, stdin=stdin)
     if as_json:
         import json
 

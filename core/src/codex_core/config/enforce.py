@@ -54,6 +54,9 @@ def constrained(config: Config) -> Iterator[tuple[tuple[str, ...], Any]]:
     """List the effective values that a requirement may have something to say about."""
     for key in STRICTEST_FIRST:
         yield (key,), str(getattr(config, key))
+    for question, asked in config.ask_about:
+        if isinstance(asked, bool):
+            yield ("ask_about", question), asked
     yield _NETWORK, config.sandbox_workspace_write.network_access
     yield _DOMAINS, list(config.sandbox_workspace_write.allowed_domains)
     yield _EXPORTER, config.otel.exporter
@@ -65,7 +68,7 @@ def _instead(constraints: Constraints, path: tuple[str, ...], value: Any) -> Any
     """Give what may stand in the place of a value, and is stricter; None where nothing may."""
     if path[0] in STRICTEST_FIRST:
         return constraints.stricter(path[0], value)
-    if path == _NETWORK:
+    if path == _NETWORK or path[0] == "ask_about":
         return False
     if path == _EXPORTER:
         return None

@@ -215,6 +215,21 @@ class Features(Table):
     )
 
 
+class AskAbout(Table):
+    """Which questions may be asked at all.  The answer to one that is switched off is no."""
+
+    commands: bool = Field(default=True, description="Commands that the approval policy asks about.")
+    escalation: bool = Field(
+        default=True, description="Leaving the sandbox, whether the model asks for it or the sandbox stopped a command."
+    )
+    rules: bool = Field(default=True, description="What a rule asks about.")
+    patches: bool = Field(default=True, description="Changes of files by a patch.")
+    network: bool = Field(default=True, description="Hosts that the lists of domains and the rules do not open.")
+    timeout: float | None = Field(
+        default=None, gt=0, description="Seconds on the terminal after which the answer is no; without it, none."
+    )
+
+
 class Tools(Table):
     """An older place of switches."""
 
@@ -317,6 +332,11 @@ class ModelProvider(Table):
     requires_openai_auth: bool = Field(
         default=False, description="Whether the provider wants the login of the service."
     )
+    web_search: bool | None = Field(
+        default=None,
+        description="Whether the server has a tool that searches the web; where it is not said, only the built-in "
+        "provider is taken to have one.",
+    )
 
 
 class Profile(Table):
@@ -353,6 +373,7 @@ class Config(Table):
     approval_policy: Annotated[ApprovalMode, _LAX] = Field(
         default=ApprovalMode.ON_REQUEST, description="When a person is asked."
     )
+    ask_about: AskAbout = Field(default={}, validate_default=True, description="Which questions may be asked at all.")
     sandbox_workspace_write: WorkspaceWrite = Field(
         default={}, validate_default=True, description="The mode `workspace-write`."
     )
@@ -469,6 +490,9 @@ class Requirements(Table):
     )
     allowed_approval_policies: tuple[Annotated[ApprovalMode, _LAX], ...] | None = Field(
         default=None, strict=False, description="Which `approval_policy` may be chosen."
+    )
+    allowed_questions: tuple[Literal["commands", "escalation", "rules", "patches", "network"], ...] | None = Field(
+        default=None, strict=False, description="Which keys of `ask_about` may be true."
     )
     allowed_web_search_modes: tuple[Annotated[WebSearch, _LAX], ...] | None = Field(
         default=None, strict=False, description="Which `web_search` may be chosen; `disabled` always may."

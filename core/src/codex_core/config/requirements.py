@@ -99,6 +99,8 @@ class Requirement:
     def violated(self, key: str, value: Any) -> Violation | None:  # noqa: ANN401 - any configured value
         """Judge the value of one key, by its dotted name."""
         check = _CHECKS.get(key)
+        if check is None and key.startswith("ask_about."):
+            check = _question
         if check is None and key.startswith("sandbox_") and key.endswith(".allow_degraded"):
             check = _allow_degraded
         return check(self, key, value) if check else None
@@ -207,6 +209,13 @@ def _sandbox_mode(one: Requirement, key: str, value: str) -> Violation | None:
         if promises:
             return one.refuse(key, value, field, "sandboxed modes only")
     return None
+
+
+def _question(one: Requirement, key: str, value: bool) -> Violation | None:  # noqa: FBT001 - a check
+    allowed = one.allowed.allowed_questions
+    if not value or allowed is None or key.removeprefix("ask_about.") in allowed:
+        return None
+    return one.refuse(key, value, "allowed_questions", _listed(allowed))
 
 
 def _web_search_request(one: Requirement, key: str, value: bool) -> Violation | None:  # noqa: FBT001 - a check

@@ -152,11 +152,11 @@ def case_of(action: Action, policy: SandboxPolicy, safety: Safety) -> Case:  # n
         return Case.RULED_OUT
     if safety.ruled is Decision.ALLOW and safety.unsandboxed:
         return Case.RULED_FREE
-    if action.after_denial is not None:
+    if action.after_denial is not None and action.tool != NETWORK_TOOL:
         return Case.RETRY_ESCALATED if action.escalated else Case.RETRY
     if safety.ruled is Decision.PROMPT:
         return Case.RULED_ASK
-    if safety.ruled is Decision.ALLOW and not action.escalated:
+    if safety.ruled is Decision.ALLOW and (action.tool == NETWORK_TOOL or not action.escalated):
         return Case.RULED_IN
     if action.tool == NETWORK_TOOL:
         return Case.CONNECTION

@@ -3,6 +3,9 @@
 It is off unless the effective configuration turns it on, with ``features.web_search_request = true`` or
 ``web_search``.  The server searches, so network access of commands is neither needed nor given.
 What managed configuration or requirements forbid is no longer in the effective configuration.
+
+A server without such a tool drops the request for it without a word, so it is offered only where the model provider
+is known to have it: the built-in one, or one whose table says ``web_search = true``.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 TOOL = "web_search"
+_BUILT_IN = "openai"
 _ON = {
     "cached": "the model's server answers from what it has",
     "indexed": "the model's server answers from its index",
@@ -34,7 +38,23 @@ class WebSearchGate(ToolGate):
         mode, features = config.get("web_search"), config.get("features")
         if mode is None and isinstance(features, dict) and features.get("web_search_request") is True:
             mode = "live"
-        if isinstance(mode, str) and mode in _ON:
-            return Verdict(Decision.ALLOW, f'web_search = "{mode}": {_ON[mode]}', f"gate:{TOOL}")
-        reason = "web search is off; features.web_search_request = true turns it on"
-        return Verdict(Decision.FORBID, reason, f"gate:{TOOL}")
+        if not isinstance(mode, str) or mode not in _ON:
+            return _no("web search is off; features.web_search_request = true turns it on")
+        provider = config.get("model_provider", _BUILT_IN)
+        if not _has_tool(provider, config.get("model_providers")):
+            return _no(
+                f"the model provider {provider!r} is not known to have web search, which the configuration turns on; "
+                f"web_search = true in its table of model_providers says that it has"
+            )
+        return Verdict(Decision.ALLOW, f'web_search = "{mode}": {_ON[mode]}', f"gate:{TOOL}")
+
+
+def _has_tool(provider: object, providers: object) -> bool:
+    table = providers.get(provider) if isinstance(providers, dict) else None
+    settings = table if isinstance(table, dict) else {}
+    said = settings.get("web_search")
+    return said if isinstance(said, bool) else provider == _BUILT_IN and settings.get("base_url") is None
+
+
+def _no(reason: str) -> Verdict:
+    return Verdict(Decision.FORBID, reason, f"gate:{TOOL}")
