@@ -118,6 +118,41 @@ def test_the_rules_of_a_workspace_count_where_it_is_trusted_and_only_tighten(
     assert "a.test" not in listed.stdout
 
 
+def test_git_is_run_unasked_in_the_sandbox_as_long_as_the_repository_starts_nothing(
+    tmp_path: Path, environ: dict[str, str]
+) -> None:
+    project, marked = tmp_path / "project", tmp_path / "project" / "marked"
+
+    def codex(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*CODEX, *words, "-a", "untrusted", "-s", "workspace-write", "--", "git", "status", "--short"],
+            cwd=project,
+            env=environ,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+
+    subprocess.run(["git", "init", "-q", "."], cwd=project, env=environ, check=True)
+    (project / "a.txt").touch()
+    listed = codex("run")
+    assert (listed.returncode, listed.stdout, listed.stderr) == (0, "?? a.txt\n", "")
+    answer = json.loads(codex("rules", "check", "--json").stdout)
+    assert (answer["decision"], answer["class"]) == ("allow", "safe")
+    assert answer["neutralised"]["environ"]["GIT_DIR"] == str(project / ".git")
+
+    subprocess.run(["git", "config", "core.fsmonitor", f"touch {marked}; false"], cwd=project, env=environ, check=True)
+    subprocess.run(["git", "status"], cwd=project, env=environ, check=True, capture_output=True)
+    assert marked.exists()
+    marked.unlink()
+    refused = codex("run")
+    assert (refused.returncode, marked.exists()) == (126, False)
+    answer = json.loads(codex("rules", "check", "--json").stdout)
+    assert (answer["decision"], answer["neutralised"]) == ("prompt", None)
+    assert "sets core.fsmonitor, which is not known to be harmless" in answer["reasons"][0]["text"]
+
+
 class Person:
     """Answers as told, and keeps the questions."""
 
@@ -205,7 +240,7 @@ def test_silence_is_a_no_after_the_time_that_is_configured(tmp_path: Path, envir
 
 
 def test_escape_sequences_of_a_command_do_not_reach_the_terminal(tmp_path: Path, environ: dict[str, str]) -> None:
-    words = ["run", "-a", "untrusted", "--", "printf", "\x1b[2J\x1b[1;1Hharmless", "\u202exr- mr"]
+    words = ["run", "-a", "untrusted", "--", "true", "\x1b[2J\x1b[1;1Hharmless", "\u202exr- mr"]
     _, shown = answer_on_a_terminal(words, tmp_path / "project", environ, ("[y/s/a/N/q]", "n\n"))
     assert "\x1b[2J" not in shown
     assert r"\x1b[2J\x1b[1;1Hharmless" in shown

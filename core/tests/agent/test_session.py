@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -242,10 +243,20 @@ def test_a_git_that_is_allowed_as_harmless_is_run_so_that_it_is(scene: Callable[
     subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
     config = os.path.join(folder, ".git", "config")
     here = scene()
-    result = here.session.run(["git", "status", "--short"], env={"GIT_TRACE": "2"})
-    assert (result.returncode, result.stderr) == (0, b"")
+    os.mkdir(f"{folder}/bin")
+    with open(f"{folder}/bin/git", "w") as file:
+        file.write(f"#!/bin/sh\ntouch {folder}/marked\n")
+    os.chmod(f"{folder}/bin/git", 0o755)
+    result = here.session.run(["git", "status", "--short"], env={"GIT_TRACE": "2", "PATH": f"{folder}/bin:/usr/bin"})
+    assert not os.path.exists(f"{folder}/marked")
+    assert (result.returncode, result.stdout, result.stderr) == (0, b"?? bin/\n", b"")
     neutralised = json.loads(here.of(ToolDecision)[0].neutralised)
-    assert neutralised["argv"] == ["git", "status", "--ignore-submodules=all", "--short"]
+    assert neutralised["argv"] == [
+        shutil.which("git", path=ENV["PATH"]),
+        "status",
+        "--ignore-submodules=all",
+        "--short",
+    ]
     assert neutralised["environ"]["GIT_DIR"] == os.path.dirname(config)
 
     with open(config, "a") as file:

@@ -114,7 +114,9 @@ def _look_at_line(line: str, depth: int) -> None:
             raise Danger("it starts itself without end")
         for pipeline in seen.pipelines:
             _look_at_pipeline(pipeline, depth)
-        _look_for_download([stage for pipeline in seen.pipelines for stage in pipeline if stage.words])
+        stages = [stage for pipeline in seen.pipelines for stage in pipeline if stage.words]
+        _look_for_download(stages)
+        _refuse_secret_variables(line, stages)
     except RecursionError as error:
         raise Danger("it is nested too deeply to be understood") from error
 
@@ -391,6 +393,14 @@ def _networked(stage: Stage) -> Iterator[str]:
             yield name
     if any(target.startswith(("/dev/tcp/", "/dev/udp/")) for target in stage.writes):
         yield "a redirection"
+
+
+def _refuse_secret_variables(line: str, stages: Sequence[Stage]) -> None:
+    """Refuse to send a variable that is named like a secret, but to whom it authorizes."""
+    for network in (name for stage in stages for name in _networked(stage)):
+        for variable in re.findall(r"(?<!Bearer )(?<!token )\$\{?([A-Za-z_]\w*)", line, re.IGNORECASE):
+            if secrets().is_variable(variable):
+                raise Danger(f"{network}: would send a secret (${variable})")
 
 
 def _refuse_leak(source: Stage, network: str, *, same: bool) -> None:

@@ -104,9 +104,11 @@ class Repository:
     """Holds what the work trees of a repository share."""
 
 
-def read_git(argv: Sequence[str], folder: str, home: str) -> Call:
-    """Say how *argv*, a call of git in *folder*, is run harmlessly.  Raises NotSafeError if it cannot be."""
-    program, *words = argv
+def read_git(program: str, words: Sequence[str], folder: str, home: str) -> Call:
+    """Say how the git at *program* is run harmlessly when it gets *words* in *folder*.
+
+    Raises NotSafeError if it cannot be.
+    """
     before, start = _before_subcommand(words)
     folder = os.path.join(folder, *before)
     name, given = words[start], tuple(words[start + 1 :])

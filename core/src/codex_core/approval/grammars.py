@@ -170,7 +170,7 @@ def _read_jq(words: Sequence[str], *, piped: bool) -> Reading:
     script = take_value("filter", ahead)
     outside = re.sub(r'"[^"\\]*"', "", script)
     names = re.findall(r"(?<![.\w])[A-Za-z_]\w*", outside)
-    if not re.fullmatch(r"[\w\s.,:|()\[\]{}+*/<>=!?@-]+", outside) or not _JQ_NAMES.issuperset(names):
+    if not re.fullmatch(r"[\w\s.,:|()\[\]{}+/<>=!?@-]+", outside) or not _JQ_NAMES.issuperset(names):
         raise NotSafeError(f"the filter {script!r} is not known to be harmless")
     no_input = any(option == "--null-input" or re.fullmatch(r"-\w*n\w*", option) for option in given)
     return _files(reversed(ahead), piped=piped or no_input)
@@ -201,7 +201,7 @@ def _read_bracket(words: Sequence[str], *, piped: bool) -> Reading:
 
 def _read_printf(words: Sequence[str], *, piped: bool) -> Reading:  # noqa: ARG001 - as above
     """Read a format of strings only: numbers are evaluated by some shells, and %n assigns."""
-    if not words or not re.fullmatch(r"(?!-)(?:[^%]|%%|%-?[0-9]*s)*", words[0]):
+    if not words or not re.fullmatch(r"(?!-)(?:[^%]|%%|%-?[0-9]{0,3}s)*", words[0]):
         raise NotSafeError("of printf only %s is known to be harmless")
     return Reading()
 

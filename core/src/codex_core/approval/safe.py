@@ -76,7 +76,7 @@ def judge(argv: Sequence[str], around: Surroundings) -> Safety:
         match argv:
             case [shell, "-c" | "-lc", line] if is_understood_shell(shell):
                 reason = _why_line_is_safe(shell, line, around)
-            case [program, _, *_] if around.neutralises and not around.in_shell and os.path.basename(program) == "git":
+            case [program, _, *_] if _can_be_neutralised(program, around):
                 return _judge_git(argv, around)
             case [program, *_] if language_of(program):
                 reason = _why_windows_line_is_safe(argv, around)
@@ -103,11 +103,19 @@ def _why_safe(argv: Sequence[str], around: Surroundings) -> str:
     return f"{name} {program.reason}"
 
 
+def _can_be_neutralised(program: str, around: Surroundings) -> bool:
+    starts_it = around.neutralises and not around.in_shell
+    return starts_it and os.name == "posix" and os.path.basename(program) == "git"
+
+
 def _judge_git(argv: Sequence[str], around: Surroundings) -> Safety:
     from codex_core.approval.git import read_git
 
-    _require_system_program(argv[0], around)
-    call = read_git(argv, around.folder or os.curdir, around.home)
+    program = _require_system_program(argv[0], around)
+    if program is None:
+        msg = "there is no git"
+        raise NotSafeError(msg)
+    call = read_git(program, argv[1:], around.folder or os.curdir, around.home)
     _require_harmless_reading(call.reading, replace(around, folder=call.folder))
     return Safety(SafetyClass.SAFE, call.reason, neutralised=call.neutralised)
 
@@ -148,11 +156,12 @@ def _require_harmless_startup(around: Surroundings, names: Sequence[str], more: 
             raise NotSafeError(msg)
 
 
-def _require_system_program(word: str, around: Surroundings) -> None:
+def _require_system_program(word: str, around: Surroundings) -> str | None:
     """Insist that the program is one that nobody but root can have put there; one that is missing does no harm."""
     found = found_program(word, around)
     if found is not None:
         _require_system_file(found, around)
+    return found
 
 
 def found_program(word: str, around: Surroundings) -> str | None:

@@ -263,6 +263,7 @@ class Secrets:
     names: tuple[str, ...]
     harmless: tuple[str, ...]
     contents: tuple[str, ...]
+    variables: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     public: tuple[str, ...]
 
@@ -279,6 +280,10 @@ class Secrets:
                 if all(is_like(part, name) for part, name in zip(parts[at:], row, strict=False)):
                     return "/".join(parts[at : at + len(row)])
         return None
+
+    def is_variable(self, name: str) -> bool:
+        """Say whether a variable of this name is likely to hold a secret."""
+        return any(is_like(name.casefold(), pattern) for pattern in self.variables)
 
     def is_content(self, name: str) -> bool:
         """Say whether a file of this name holds a secret, whatever lies around it."""
