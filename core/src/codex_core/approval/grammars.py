@@ -93,11 +93,15 @@ def _read_find(words: Sequence[str], *, piped: bool) -> Reading:  # noqa: ARG001
     return Reading(paths=tuple(paths) or (os.curdir,), recursive=True)
 
 
+# Programs do not agree on whether a slash in brackets ends an expression, so there are none.
+_BRACKETS = r"\[(?:\^\]|\]|\^(?!\])|(?![\]^]))(?:\[:[a-z]+:\]|[^\[\]/\\\n])*\]"
+_REGEX = rf"(?:[^/\\\[\n]|\\[^/\n]|{_BRACKETS})*"
+
 # An address, then one command of those that neither write, read, nor run anything.
-_SED_ADDRESS = r"(?:[0-9]+(?:~[0-9]+)?|\$|/(?:[^/\\\n]|\\[^/\n])*/)"
+_SED_ADDRESS = rf"(?:[0-9]+(?:~[0-9]+)?|\$|/{_REGEX}/)"
 _SED_COMMAND = (
     rf"(?:{_SED_ADDRESS}(?:,(?:{_SED_ADDRESS}|\+[0-9]+))?)?"
-    r"(?:[pdq=]|s/(?:[^/\\\n]|\\[^/\n])*/(?:[^/\\\n]|\\[^/\n])*/[gpiI0-9]*)"
+    rf"(?:[pdq=]|s/{_REGEX}/(?:[^/\\\n]|\\[^/\n])*/[gpiI0-9]*)"
 )
 _SED_SCRIPT = re.compile(rf"{_SED_COMMAND}(?:; *{_SED_COMMAND})*")
 
@@ -120,7 +124,7 @@ def _read_sed(words: Sequence[str], *, piped: bool) -> Reading:
 
 _AWK_ITEM = r"(?:\$(?:[0-9]+|NF)|NR|NF|\"[^\"\\\n]*\")"
 _AWK_PROGRAM = re.compile(
-    r" *(?:/(?:[^/\\\n]|\\[^/\n])*/|N[RF] *(?:==|!=|>=|<=|>|<) *[0-9]+(?: *&& *N[RF] *(?:==|!=|>=|<=|>|<) *[0-9]+)?)?"
+    rf" *(?:/{_REGEX}/|N[RF] *(?:==|!=|>=|<=|>|<) *[0-9]+(?: *&& *N[RF] *(?:==|!=|>=|<=|>|<) *[0-9]+)?)?"
     rf" *(?:\{{ *print *(?:{_AWK_ITEM}(?: *,? *{_AWK_ITEM})*)? *;? *\}})? *"
 )
 
