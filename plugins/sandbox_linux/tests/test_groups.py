@@ -198,7 +198,7 @@ os.wait()
 while True: pass
 """
     delegation.give(box)
-    box.open(limits=Limits(cpu_time=0.5), allow_degraded=ACCEPTED)
+    box.open(limits=Limits(cpu_time=1.5), allow_degraded=ACCEPTED)
     assert box.py(daemon).ended.limit == "cpu_time"
     assert (gone.read(), gone.read()) == (b"x", b"")
 
