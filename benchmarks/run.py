@@ -93,27 +93,28 @@ class Place:
 
     @classmethod
     def make(cls, folder: str) -> Place:
-        """Make a workspace below *folder* that is a repository with many files; say which peers are left out."""
+        """Make an empty workspace below *folder*, and say which peers are left out."""
         workspace, state = f"{folder}/workspace", f"{folder}/home"
         os.environ["CODEX_HOME"] = state
         os.makedirs(workspace)
         os.makedirs(state)
-        grow_tree(f"{workspace}/tree")
-        for package in LIBRARY:
-            source = os.path.join(os.path.dirname(os.__file__), package)
-            shutil.copytree(source, f"{workspace}/library/{package}", ignore=shutil.ignore_patterns("__pycache__"))
-        for words in (
-            ("init", "-q"),
-            ("add", "tree"),
-            ("-c", "user.name=b", "-c", "user.email=b", "commit", "-qm", "b"),
-        ):
-            plain("git", "-C", workspace, *words)
-        with open(f"{workspace}/.git/info/exclude", "a", encoding="ascii") as file:
-            file.write("library\n")
         working, missing = peers.find(workspace, state)
         for reason in missing:
             print(f"Left out: {reason}", file=sys.stderr)
         return cls(workspace, tuple(working))
+
+    def fill(self) -> None:
+        """Make the workspace a repository with many files, unless it is one."""
+        if os.path.exists(f"{self.workspace}/tree"):
+            return
+        grow_tree(f"{self.workspace}/tree")
+        for package in LIBRARY:
+            source, target = os.path.join(os.path.dirname(os.__file__), package), f"{self.workspace}/library/{package}"
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        for line in ("init -q", "add tree", "-c user.name=b -c user.email=b commit -qm b"):
+            plain("git", "-C", self.workspace, *line.split())
+        with open(f"{self.workspace}/.git/info/exclude", "a", encoding="ascii") as file:
+            file.write("library\n")
 
     def contestants(self, argv: Sequence[str], *names: str) -> dict[str, Callable[[], object]]:
         """Give what runs *argv* under each peer, or under those of the *names*."""
@@ -131,7 +132,7 @@ def per_command(place: Place, rounds: int) -> None:
                 "subprocess.run": partial(plain, "/bin/true"),
                 "session.run": partial(confined, session, "/bin/true"),
                 "the launcher alone": partial(runner.run, launcher, command),
-                **place.contestants(["/bin/true"]),
+                **place.contestants(["/bin/true"], "bwrap"),
                 **library(place),
             },
             rounds,
@@ -178,6 +179,7 @@ def cold_start(place: Place, rounds: int) -> None:
 
 def jobs(place: Place, rounds: int) -> None:
     """Compare whole jobs that make many system calls."""
+    place.fill()
     ratios: dict[str, list[float]] = {}
     with open_session(place.workspace, overrides=CONFINED) as session:
         for name, argv in JOBS.items():
@@ -251,6 +253,7 @@ def children(pid: int) -> list[int]:
 def calls(place: Place, rounds: int) -> None:
     """Compare a single open (with its close) and a single plain system call."""
     argv = (sys.executable, "-I", "-S", "-c", CALLS)
+    place.fill()
     outside, inside = [], []
     with open_session(place.workspace, overrides=CONFINED) as session:
         for _ in range(max(rounds // 10, 1)):
