@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from codex_core import Session, load_config, open_session
-from codex_core.approval.prompt import Answer, Choice, Question, menu_lines, question_text
+from codex_core.approval.prompt import Answer, Choice, Question, question_text
 from codex_core.errors import NotPermittedError
 from codex_core.events import ConversationStarts, ToolDecision
 from codex_core.hookspecs import Observer, hookimpl
@@ -346,28 +346,6 @@ def fetch(address: str) -> list[str]:
 def filtered(tmp_path: Path, environ: dict[str, str], person: Person) -> Any:  # noqa: ANN401 - a session
     overrides = ["sandbox_mode=workspace-write", 'sandbox_workspace_write.allowed_domains=["a.test"]']
     return open_session(str(tmp_path / "project"), overrides=overrides, prompter=person, environ=environ)
-
-
-def test_a_host_can_be_opened_once_for_the_session_and_for_always(
-    tmp_path: Path, environ: dict[str, str], address: str
-) -> None:
-    person = Person(Choice.NO, Choice.ONCE, Choice.SESSION)
-    with filtered(tmp_path, environ, person) as here:
-        (denial,) = here.run(fetch(address)).denials
-        assert denial.target == address
-        assert [here.run(fetch(address)).stdout for _ in range(3)] == [b"hello\n"] * 3
-    assert len(person.questions) == 3
-    assert f"connect to {address}" in question_text(person.questions[0])
-    assert f"connections to {address}, from the sandbox, by any command" in "".join(menu_lines(person.questions[0]))
-    with filtered(tmp_path, environ, Person(Choice.ALWAYS)) as here:
-        assert here.run(fetch(address)).stdout == b"hello\n"
-    with filtered(tmp_path, environ, Person()) as here:
-        result = here.run(fetch(address))
-        assert (result.stdout, result.strength.backend) == (b"hello\n", "linux")
-    listing = subprocess.run(
-        [*CODEX, "approvals", "list"], cwd=tmp_path, env=environ, check=True, capture_output=True, text=True
-    )
-    assert address in listing.stdout
 
 
 def test_a_rule_closes_a_host_that_the_configuration_opens(

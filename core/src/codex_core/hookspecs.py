@@ -114,6 +114,9 @@ class ApprovalPolicy(Extension):
 
         Called for every action, on every loaded policy.  None abstains.  The strictest verdict
         wins, whatever the order; if nobody speaks, a person is asked; a raise forbids.
+
+        Connections to hosts that no list of domains names come here too (``tool`` is ``"network"``), each on
+        a thread of its own, while their command runs.
         """
         raise NotImplementedError
 

@@ -13,7 +13,7 @@ from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 
 class SandboxMode(StrEnum):
@@ -145,6 +145,9 @@ class Command:
     argv: tuple[str, ...]
     cwd: str
     env: Mapping[str, str]
+    ask: Callable[[str, int], Verdict] | None = None
+    """Where the network is filtered: gives the word on a host and port that no list names, or raises, which is a no.
+    Called on a thread of its own, once for each; None is a no to all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +164,7 @@ class Neutralised:
     def applied(self, command: Command) -> Command:
         """Give *command* as it is to be run."""
         kept = {name: value for name, value in command.env.items() if not name.startswith(self.without)}
-        return Command(self.argv, command.cwd, {**kept, **self.environ})
+        return Command(self.argv, command.cwd, {**kept, **self.environ}, command.ask)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +211,8 @@ SHELL_TOOL = "shell"
 """The tool of an action that runs a command."""
 NETWORK_TOOL = "network"
 """The tool of an action that asks for connections of a command to one host; its only word is ``HOST[:PORT]``."""
+QUESTION_PATIENCE = 60.0
+"""Seconds that a connection under way waits for somebody's word; then the answer is no."""
 
 
 @dataclass(frozen=True, slots=True)

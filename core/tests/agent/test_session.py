@@ -33,7 +33,19 @@ from codex_core.events import (
 from codex_core.hookspecs import ApprovalPolicy, Exporter, Observer, SandboxBackend, hookimpl
 from codex_core.host import Host
 from codex_core.sandbox.direct import DirectLauncher
-from codex_core.types import Action, Command, Contact, Decision, Denial, Operation, SandboxMode, Strength, Verdict
+from codex_core.types import (
+    NETWORK_TOOL,
+    QUESTION_PATIENCE,
+    Action,
+    Command,
+    Contact,
+    Decision,
+    Denial,
+    Operation,
+    SandboxMode,
+    Strength,
+    Verdict,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -87,11 +99,14 @@ class Says(ApprovalPolicy):
     def __init__(self, verdict: Verdict, after_denial: Verdict) -> None:
         self.verdict = verdict
         self.after_denial = after_denial
+        self.about_hosts = verdict
         self.asked: list[Action] = []
 
     @hookimpl
     def review(self, action: Action, policy: SandboxPolicy) -> Verdict:  # noqa: ARG002 - the contract
         self.asked.append(action)
+        if action.tool == NETWORK_TOOL:
+            return self.about_hosts
         return self.verdict if action.after_denial is None else self.after_denial
 
 
@@ -110,16 +125,17 @@ class MarkingLauncher(DirectLauncher):
     closed = False
     denies: tuple[Denial, ...] = ()
     meets: tuple[Contact, ...] = ()
-
-    def __init__(self, policy: SandboxPolicy | None = None) -> None:
-        super().__init__()
-        self.policy = policy
+    wants = ""
+    """A host that every command wants to reach."""
+    reached = 0
 
     def start(self, command: Command, stdin: int, stdout: int, stderr: int, *, tty: str | None = None) -> Any:  # noqa: ANN401 - a Running of the base class's own
         running = super().start(command, stdin, stdout, stderr, tty=tty)
-        allowed = self.policy.check if self.policy else (lambda *_: True)
-        closed = tuple(denial for denial in self.denies if allowed(denial.operation, denial.target))
-        setattr(running, "denials", lambda: closed)  # noqa: B010 - a method of this one object
+        if self.wants and command.ask is not None:
+            with suppress(NotPermittedError):
+                command.ask(self.wants, 443)
+                self.reached += 1
+        setattr(running, "denials", lambda: self.denies)  # noqa: B010 - a method of this one object
         setattr(running, "contacts", lambda: self.meets)  # noqa: B010 - as above
         return running
 
@@ -136,6 +152,7 @@ class MarkingBackend(SandboxBackend):
     def __init__(self) -> None:
         self.launchers: list[MarkingLauncher] = []
         self.denies: tuple[Denial, ...] = ()
+        self.wants = ""
 
     @hookimpl
     def probe(self) -> Strength:
@@ -146,9 +163,10 @@ class MarkingBackend(SandboxBackend):
         return ()
 
     @hookimpl
-    def launcher(self, policy: SandboxPolicy) -> Launcher:
-        self.launchers.append(MarkingLauncher(policy))
+    def launcher(self, policy: SandboxPolicy) -> Launcher:  # noqa: ARG002 - the contract
+        self.launchers.append(MarkingLauncher())
         self.launchers[-1].denies = self.denies
+        self.launchers[-1].wants = self.wants
         return self.launchers[-1]
 
 
@@ -514,54 +532,54 @@ def test_a_denial_that_the_launcher_reports_is_kept_as_it_is(scene: Callable[...
 
 FILTERED = ['sandbox_workspace_write.allowed_domains=["a.test"]']
 CLOSED = (Denial(Operation.CONNECT, "b.test:443", "no entry of allowed_domains matches", "add it"),)
-FAILS_ONCE = ["sh", "-c", "test -e again && exit; touch again; exit 1"]
-AGAIN = ["sh", "-c", "exit 1"]
+FAILS = ["sh", "-c", "exit 1"]
 
 
-def hosts(here: Scene) -> list[tuple[str, ...]]:
-    """Give what each launcher may reach, in the order in which they were made."""
-    return [launcher.policy.allowed_domains for launcher in here.backend.launchers if launcher.policy]
-
-
-def with_closed_host(scene: Callable[..., Scene], *answers: Answer, after_denial: Verdict = PROMPT) -> Scene:
-    here = scene(ALLOW, *answers, after_denial=after_denial, overrides=FILTERED)
-    here.backend.denies = CLOSED
+def that_wants_a_host(scene: Callable[..., Scene], *answers: Answer, overrides: Sequence[str] = ()) -> Scene:
+    """Give a scene in which a command may run and every connection is asked about."""
+    here = scene(ALLOW, *answers, overrides=[*FILTERED, *overrides])
+    here.backend.wants = "b.test"
+    here.policy.about_hosts = PROMPT
     return here
 
 
-def test_a_closed_host_is_asked_about_by_name_and_opened_for_one_command(scene: Callable[..., Scene]) -> None:
-    here = with_closed_host(scene, YES, NO)
-    assert here.session.run(FAILS_ONCE).returncode == 0
+def test_a_host_is_asked_about_by_name_for_the_command_that_wants_it(scene: Callable[..., Scene]) -> None:
+    here = that_wants_a_host(scene, YES, NO)
+    here.session.run(["true"], call_id="7")
     (question,) = here.person.questions
     assert (question.action.tool, question.action.argv) == ("network", ("b.test:443",))
-    assert question.action.command == tuple(FAILS_ONCE)
+    assert question.action.command == ("true",)
     assert question.grant == Grant(host="b.test:443")
-    assert [one.tool_name for one in here.of(ToolDecision)] == ["shell", "network"]
-    assert [one.outcome for one in here.of(SandboxOutcome)] == ["escalated"]
-    assert here.session.run(AGAIN).denials == CLOSED
-    assert hosts(here) == [("a.test",), ("a.test", "b.test:443")]
+    assert Choice.STOP not in question.offers
+    assert question.patience == QUESTION_PATIENCE
+    assert [(one.tool_name, one.call_id) for one in here.of(ToolDecision)] == [("shell", "7"), ("network", "7")]
+    here.session.run(["true"])
     assert len(here.person.questions) == 2
+    assert here.backend.launchers[0].reached == 1
 
 
 def test_a_host_that_is_open_for_the_session_is_so_for_every_command(scene: Callable[..., Scene]) -> None:
-    here = with_closed_host(scene, Answer(Choice.SESSION))
-    assert here.session.run(FAILS_ONCE).returncode == 0
-    assert here.session.run(AGAIN).denials == ()
+    here = that_wants_a_host(scene, Answer(Choice.SESSION))
+    for command in ("true", "echo"):
+        here.session.run([command])
     assert len(here.person.questions) == 1
+    assert here.backend.launchers[0].reached == 2
 
 
-@pytest.mark.parametrize("after_denial", [PROMPT, FORBID])
-def test_without_a_yes_the_host_stays_closed(scene: Callable[..., Scene], after_denial: Verdict) -> None:
-    here = with_closed_host(scene, NO, after_denial=after_denial)
-    result = here.session.run(AGAIN)
+def test_a_connection_that_was_refused_is_not_asked_about_again_at_the_end(scene: Callable[..., Scene]) -> None:
+    here = that_wants_a_host(scene, NO)
+    here.policy.after_denial = OUTSIDE
+    here.backend.denies = CLOSED
+    result = here.session.run(FAILS)
     assert (result.returncode, result.denials) == (1, CLOSED)
-    assert hosts(here) == [("a.test",)]
+    assert [one.action.tool for one in here.person.questions] == ["network"]
 
 
 def test_a_no_that_stops_is_told_from_one_that_goes_on(scene: Callable[..., Scene]) -> None:
-    here = with_closed_host(scene, Answer(Choice.STOP))
+    here = scene(ALLOW, Answer(Choice.STOP), after_denial=OUTSIDE)
+    here.backend.denies = (Denial(Operation.WRITE, "/etc/x", "outside every writable root"),)
     with pytest.raises(StoppedError):
-        here.session.run(AGAIN)
+        here.session.run(FAILS)
     assert [one.decision for one in here.of(ToolDecision)] == ["approved", "abort"]
 
 
@@ -571,8 +589,9 @@ def test_a_host_that_a_rule_closes_is_not_asked_about_and_the_rule_is_named(
     rules = tmp_path / "home" / "rules"
     rules.mkdir()
     (rules / "r.toml").write_text('[[rule]]\nhosts = ["*.test"]\ndecision = "forbid"\njustification = "ours"\n')
-    here = with_closed_host(scene, after_denial=FORBID)
-    (denial,) = here.session.run(AGAIN).denials
+    here = that_wants_a_host(scene)
+    here.backend.denies = CLOSED
+    (denial,) = here.session.run(FAILS).denials
     assert (denial.rule, denial.cure) == (f"{rules}/r.toml:1: ours", "")
     assert here.person.questions == []
     assert here.session.policy.check(Operation.CONNECT, "a.test:443") is not None
@@ -680,10 +699,10 @@ def test_a_question_of_two_kinds_needs_both(scene: Callable[..., Scene], tmp_pat
 
 
 def test_a_host_is_not_asked_about_where_that_is_switched_off(scene: Callable[..., Scene]) -> None:
-    here = scene(ALLOW, after_denial=PROMPT, overrides=[*FILTERED, "ask_about.network=false"])
-    here.backend.denies = CLOSED
-    assert here.session.run(AGAIN).denials == CLOSED
+    here = that_wants_a_host(scene, overrides=["ask_about.network=false"])
+    here.session.run(["true"])
     assert here.of(ToolDecision)[-1].decided_by == "ask_about"
+    assert here.backend.launchers[0].reached == 0
 
 
 def test_a_yes_for_ever_is_offered_only_where_it_would_help(scene: Callable[..., Scene]) -> None:

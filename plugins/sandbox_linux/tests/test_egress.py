@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.server
 import ipaddress
 import os
@@ -12,20 +13,24 @@ import signal
 import socket
 import sys
 import threading
+import time
 import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
 from codex_core.errors import SandboxUnavailableError
+from codex_core.sandbox.policy import SandboxSettings, build_policy
 from codex_core.types import Contact, Network, Operation, Promise, SandboxMode
-from codex_sandbox_linux import dns, gateway
+from codex_sandbox_linux import dns, gateway, kernel
+from codex_sandbox_linux.launcher import LinuxLauncher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from codex_core.types import CommandResult
+    from codex_sandbox_linux.plan import Plan
 
-    from plugins.sandbox_linux.tests.conftest import Box, Listener
+    from plugins.sandbox_linux.tests.conftest import Box, Fifo, Listener
 
 PROXY = str(gateway.PROXY_PORT)
 MARK = b"served"
@@ -106,6 +111,7 @@ class Names:
         self.zone: dict[str, list[str]] = {}
         self.asked: list[str] = []
         self.silent = False
+        self.delay = 0.0
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind(("127.0.0.1", 0))
         self.address: tuple[str, int] = self._socket.getsockname()
@@ -121,6 +127,7 @@ class Names:
             self.asked.append(question.name)
             addresses = [ipaddress.ip_address(one) for one in self.zone.get(question.name, [])]
             if not self.silent:
+                time.sleep(self.delay)
                 code = dns.NO_ERROR if addresses else dns.NO_SUCH_NAME
                 self._socket.sendto(dns.reply(question, code, addresses, 1), sender)
 
@@ -149,12 +156,31 @@ def names() -> Iterator[Names]:
 
 ALLOWED = ("allowed.test", "*.below.test", "127.0.0.1")
 """The test's servers are on the loopback address, to which an allowed name leads only if it is listed too."""
+ACCEPTED = ("protected_paths",)
 
 
 @pytest.fixture
 def filtered(box: Box, names: Names) -> Box:
     box.open(allowed_domains=ALLOWED, nameservers=[names.address])
     return box
+
+
+@pytest.fixture
+def floor(box_without: Callable[[str], Box], names: Names) -> Box:
+    """Give the same on a host that allows no namespaces."""
+    weak = box_without("namespaces")
+    strength = weak.open(allowed_domains=ALLOWED, nameservers=[names.address], allow_degraded=ACCEPTED)
+    assert strength.rung == "floor"
+    return weak
+
+
+@pytest.fixture(params=["namespaces", "floor"])
+def anywhere(request: pytest.FixtureRequest, box_without: Callable[[str], Box], names: Names) -> Box:
+    """Give both, one after the other."""
+    found = box_without("namespaces" if request.param == "floor" else "")
+    strength = found.open(allowed_domains=ALLOWED, nameservers=[names.address], allow_degraded=ACCEPTED)
+    assert strength.rung == request.param
+    return found
 
 
 def need(program: str) -> None:
@@ -202,17 +228,17 @@ NODE = "fetch(process.argv[1]).then(r => r.text()).then(t => console.log(t))"
 
 
 @pytest.mark.parametrize("how", [(), ("-p",), ("-x", f"socks5h://127.0.0.1:{PROXY}"), ("--noproxy", "*")], ids=str)
-def test_curl_reaches_an_allowed_name_and_no_other(filtered: Box, web: Web, how: tuple[str, ...]) -> None:
+def test_curl_reaches_an_allowed_name_and_no_other(anywhere: Box, web: Web, how: tuple[str, ...]) -> None:
     need("curl")
-    served = filtered.run([*CURL, *how, f"http://allowed.test:{web.server_port}/page"])
+    served = anywhere.run([*CURL, *how, f"http://allowed.test:{web.server_port}/page"])
     assert (served.returncode, served.stdout, served.denials) == (0, MARK, ()), served
     assert [(contact.host, contact.allowed) for contact in served.contacts] == [("allowed.test", True)]
     assert len(web.requests) == 1
-    free = filtered.free(
+    free = anywhere.free(
         [*CURL, "--resolve", f"other.test:{web.server_port}:127.0.0.1", f"http://other.test:{web.server_port}/"]
     )
     assert free.stdout == MARK, "outside, the other name is reached"
-    refused = filtered.run([*CURL, "-f", *how, f"http://other.test:{web.server_port}/page"])
+    refused = anywhere.run([*CURL, "-f", *how, f"http://other.test:{web.server_port}/page"])
     assert refused.returncode != 0
     assert only(refused) in {f"other.test:{web.server_port}", "other.test"}
     assert "to sandbox_workspace_write.allowed_domains" in refused.denials[0].cure
@@ -231,33 +257,38 @@ def test_a_refused_host_is_answered_with_the_reason_and_the_cure(filtered: Box, 
     )
 
 
-@pytest.mark.parametrize("how", ["v4", "mapped", "slow", "bound"])
-def test_a_program_that_knows_no_proxy_reaches_an_allowed_name(filtered: Box, web: Web, how: str) -> None:
-    served = filtered.py(TALK, how, "allowed.test", str(web.server_port))
+def test_a_program_that_binds_before_it_connects_reaches_an_allowed_name(filtered: Box, web: Web) -> None:
+    served = filtered.py(TALK, "bound", "allowed.test", str(web.server_port))
     assert (served.returncode, served.stdout.strip()) == (0, MARK), served
-    refused = filtered.py(TALK, how, "other.test", str(web.server_port))
+
+
+@pytest.mark.parametrize("how", ["v4", "mapped", "slow"])
+def test_a_program_that_knows_no_proxy_reaches_an_allowed_name(anywhere: Box, web: Web, how: str) -> None:
+    served = anywhere.py(TALK, how, "allowed.test", str(web.server_port))
+    assert (served.returncode, served.stdout.strip()) == (0, MARK), served
+    refused = anywhere.py(TALK, how, "other.test", str(web.server_port))
     assert refused.returncode != 0
     assert only(refused) == "other.test"
     assert len(web.requests) == 1
 
 
-def test_python_node_git_and_pip_work_with_an_allowed_host(filtered: Box, web: Web) -> None:
+def test_python_node_git_and_pip_work_with_an_allowed_host(anywhere: Box, web: Web) -> None:
     url = f"http://allowed.test:{web.server_port}"
-    assert filtered.run([filtered.user.python, "-I", "-c", URLLIB, url]).stdout.strip() == MARK
+    assert anywhere.run([anywhere.user.python, "-I", "-c", URLLIB, url]).stdout.strip() == MARK
     if shutil.which("node"):
-        assert filtered.run(["node", "-e", NODE, url]).stdout.strip() == MARK
+        assert anywhere.run(["node", "-e", NODE, url]).stdout.strip() == MARK
     if shutil.which("git"):
-        repository = os.path.join(filtered.home, "src")
-        served = os.path.join(filtered.home, "served")
+        repository = os.path.join(anywhere.home, "src")
+        served = os.path.join(anywhere.home, "served")
         git = ["git", "-c", "user.name=x", "-c", "user.email=x@x", "-c", "init.defaultBranch=main"]
         for words in (["init", "-q", repository], ["-C", repository, "commit", "-q", "--allow-empty", "-m", "x"]):
-            assert filtered.free([*git, *words]).returncode == 0
-        assert filtered.free(["git", "clone", "-q", "--bare", repository, f"{served}/r.git"]).returncode == 0
-        assert filtered.free(["git", "-C", f"{served}/r.git", "update-server-info"]).returncode == 0
+            assert anywhere.free([*git, *words]).returncode == 0
+        assert anywhere.free(["git", "clone", "-q", "--bare", repository, f"{served}/r.git"]).returncode == 0
+        assert anywhere.free(["git", "-C", f"{served}/r.git", "update-server-info"]).returncode == 0
         web.folder = served
-        cloned = filtered.run(["git", "clone", f"{url}/r.git", "copy"])
+        cloned = anywhere.run(["git", "clone", f"{url}/r.git", "copy"])
         assert cloned.returncode == 0, cloned.stderr
-        denied = filtered.run(["git", "clone", f"http://other.test:{web.server_port}/r.git", "other"])
+        denied = anywhere.run(["git", "clone", f"http://other.test:{web.server_port}/r.git", "other"])
         assert only(denied) == f"other.test:{web.server_port}"
 
 
@@ -287,16 +318,16 @@ def test_pip_downloads_from_an_allowed_index(box: Box, web: Web, names: Names) -
         box.renew()
 
 
-def test_bytes_arrive_whole_in_both_directions(filtered: Box, web: Web) -> None:
+def test_bytes_arrive_whole_in_both_directions(anywhere: Box, web: Web) -> None:
     need("curl")
     url = f"http://allowed.test:{web.server_port}"
     size = 5_000_003
     for how in ([], ["-p"], ["--noproxy", "*"]):
-        got = filtered.run([*CURL, *how, f"{url}/size/{size}"], limit=1 << 23)
+        got = anywhere.run([*CURL, *how, f"{url}/size/{size}"], limit=1 << 23)
         assert got.stdout == b"x" * size
-        sent = filtered.run([*CURL, *how, "--data-binary", "@-", url], stdin=b"y" * 300_000)
+        sent = anywhere.run([*CURL, *how, "--data-binary", "@-", url], stdin=b"y" * 300_000)
         assert (sent.stdout, web.requests[-1][2]) == (b"300000", b"y" * 300_000), sent
-    chunks = filtered.run([*CURL, "-H", "Transfer-Encoding: chunked", "--data-binary", "@-", url], stdin=b"z" * 100_000)
+    chunks = anywhere.run([*CURL, "-H", "Transfer-Encoding: chunked", "--data-binary", "@-", url], stdin=b"z" * 100_000)
     assert (chunks.stdout, web.requests[-1][2]) == (b"100000", b"z" * 100_000), chunks
 
 
@@ -421,7 +452,7 @@ def test_a_hostile_spelling_opens_nothing(filtered: Box, web: Web, names: Names,
     "address", ["127.0.0.2", "169.254.169.254", "10.0.0.1", "::1", "fd00:ec2::254", "::ffff:127.0.0.2"]
 )
 def test_an_allowed_name_that_leads_to_a_private_address_is_refused(
-    filtered: Box, names: Names, address: str, listen: Callable[..., Listener]
+    anywhere: Box, names: Names, address: str, listen: Callable[..., Listener]
 ) -> None:
     family = socket.AF_INET6 if address == "::1" else socket.AF_INET
     local = address if address == "::1" else "127.0.0.2"
@@ -430,10 +461,10 @@ def test_an_allowed_name_that_leads_to_a_private_address_is_refused(
     names.zone["x.below.test"] = [address]
     with socket.create_connection((local, port)):
         assert server.reached(), "outside it is reached"
-    answer = say(filtered, b"CONNECT x.below.test:%d HTTP/1.1\r\n\r\n" % port)
+    answer = say(anywhere, b"CONNECT x.below.test:%d HTTP/1.1\r\n\r\n" % port)
     assert answer.startswith(b"HTTP/1.1 403 ")
     assert b"x.below.test leads to " in answer
-    assert filtered.py(TALK, "v4", "x.below.test", str(port)).returncode != 0
+    assert anywhere.py(TALK, "v4", "x.below.test", str(port)).returncode != 0
     assert not server.reached()
 
 
@@ -496,12 +527,12 @@ def test_datagrams_do_not_leave(filtered: Box, listen: Callable[..., Listener]) 
     assert not server.reached()
 
 
-def test_an_address_that_nobody_looked_up_is_refused_by_name(filtered: Box) -> None:
+def test_an_address_that_nobody_looked_up_is_refused_by_name(anywhere: Box) -> None:
     source = (
         "import socket\ntry: socket.create_connection(('198.51.100.7', 443))\n"
         "except OSError as error: print(error.strerror)"
     )
-    result = filtered.py(source)
+    result = anywhere.py(source)
     assert result.stdout == b"Permission denied\n"
     assert only(result) == "198.51.100.7:443"
     assert "no name that is allowed led there" in result.denials[0].rule
@@ -548,10 +579,10 @@ def test_a_redirect_to_another_host_is_judged_anew(filtered: Box, web: Web) -> N
 
 
 @pytest.mark.parametrize("port", [gateway.PROXY_PORT, gateway.TRANSPARENT_PORT, 53])
-def test_the_filter_does_not_lead_to_itself(filtered: Box, port: int) -> None:
-    answer = say(filtered, b"CONNECT [::1]:%d HTTP/1.1\r\n\r\n" % port)
+def test_the_filter_does_not_lead_to_itself(anywhere: Box, port: int) -> None:
+    answer = say(anywhere, b"CONNECT [::1]:%d HTTP/1.1\r\n\r\n" % port)
     assert answer.startswith(b"HTTP/1.1 403 ")
-    direct = filtered.py(SAY, str(gateway.TRANSPARENT_PORT), repr(b"CONNECT allowed.test:80 HTTP/1.1\r\n\r\n"))
+    direct = anywhere.py(SAY, str(gateway.TRANSPARENT_PORT), repr(b"CONNECT allowed.test:80 HTTP/1.1\r\n\r\n"))
     assert direct.stdout == b"", "a connection that the supervisor has not led there is broken off"
 
 
@@ -617,15 +648,36 @@ print(good)
 """.replace("PROXY", PROXY)
 
 
-def test_a_thousand_connections_all_get_through_in_bounded_memory(filtered: Box, web: Web) -> None:
+def test_a_thousand_connections_all_get_through_with_bounded_memory_and_descriptors(
+    filtered: Box, web: Web, eventually: Callable[[Callable[[], object]], None]
+) -> None:
     pid = filter_of(filtered)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard < 2048:
         pytest.skip("a process here may not open a thousand connections")
-    before = memory(pid)
-    result = filtered.run(filtered.program(MANY, str(web.server_port), "1000"), stdin=b"go\n", timeout=29)
+    assert MARK in say(filtered, b"GET http://127.0.0.1:%d/ HTTP/1.1\r\n\r\n" % web.server_port)
+    before, idle, most, over = memory(pid), descriptors(pid), 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        while not over.wait(0.01):
+            most = max(most, descriptors(pid))
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        result = filtered.run(filtered.program(MANY, str(web.server_port), "1000"), stdin=b"go\n", timeout=29)
+    finally:
+        over.set()
+        watching.join()
     assert result.stdout == b"all\n1000\n", result
     assert memory(pid) - before < 40_000, "KiB; 256 connections at a time"
+    assert most - idle <= 256 * 6, "two sockets and two pipes each"
+    eventually(lambda: descriptors(pid) <= idle)
+
+
+def descriptors(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
 
 
 def memory(pid: int) -> int:
@@ -634,23 +686,23 @@ def memory(pid: int) -> int:
         return next(int(line.split()[1]) for line in file if line.startswith("VmHWM:"))
 
 
-def test_without_the_filter_nothing_is_reached_and_nothing_more_is_run(filtered: Box, web: Web) -> None:
+def test_without_the_filter_nothing_is_reached_and_nothing_more_is_run(anywhere: Box, web: Web) -> None:
     source = "import sys; print('begun', flush=True); open(sys.argv[1]).read()\n" + TALK.replace(
         "sys.argv[1:]", "sys.argv[2:]"
     )
-    gate = os.path.join(filtered.ws, "gate")
+    gate = os.path.join(anywhere.ws, "gate")
     os.mkfifo(gate)
     os.chmod(gate, 0o666)
-    filtered.start(filtered.program(source, gate, "v4", "127.0.0.1", str(web.server_port)))
-    os.kill(filter_of(filtered), signal.SIGKILL)
+    anywhere.start(anywhere.program(source, gate, "v4", "127.0.0.1", str(web.server_port)))
+    os.kill(filter_of(anywhere), signal.SIGKILL)
     with open(gate, "w", encoding="ascii"):
         pass
-    ended, _ = filtered.wait()
+    ended, _ = anywhere.wait()
     assert ended is not None
     assert ended.returncode != 0
     assert web.requests == []
     with pytest.raises(SandboxUnavailableError, match="start codex again"):
-        filtered.run(["true"])
+        anywhere.run(["true"])
 
 
 def test_the_filter_ends_with_its_owner(filtered: Box, eventually: Callable[[Callable[[], object]], None]) -> None:
@@ -678,6 +730,155 @@ def test_a_dead_name_server_is_given_up(filtered: Box, names: Names) -> None:
     answer = say(filtered, b"CONNECT x.below.test:80 HTTP/1.1\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 502 ")
     assert b"no server answers" in answer
+
+
+def test_a_slow_name_server_delays_those_that_wait_for_it_and_no_other(filtered: Box, web: Web, names: Names) -> None:
+    names.zone["slow.below.test"] = ["127.0.0.1"]
+    names.delay = 0.7
+    source = """
+import select, socket, sys
+def get(host):
+    s = socket.create_connection(("127.0.0.1", PROXY))
+    s.sendall(f"GET http://{host}:{sys.argv[1]}/ HTTP/1.1\\r\\n\\r\\n".encode())
+    return s
+def rest(s):
+    data = b""
+    while piece := s.recv(65536):
+        data += piece
+    return data[-6:].decode()
+slow = get("slow.below.test")
+for _ in range(3):
+    print(rest(get("127.0.0.1")))
+print(select.select([slow], [], [], 0)[0], rest(slow))
+""".replace("PROXY", PROXY)
+    assert filtered.py(source, str(web.server_port)).stdout == b"served\n" * 3 + b"[] served\n"
+
+
+SEND_THEN_READ = """
+s.sendall(b"all there is")
+s.shutdown(socket.SHUT_WR)
+data = b""
+while piece := s.recv(64):
+    data += piece
+print(data.decode())
+"""
+READ_THEN_SEND = """
+assert s.recv(64) == b"hello" and s.recv(64) == b""
+s.sendall(b"all there is")
+"""
+CONNECTED = """
+import socket, sys
+s = socket.create_connection(("127.0.0.1", PROXY))
+s.sendall(f"CONNECT 127.0.0.1:{sys.argv[1]} HTTP/1.1\\r\\n\\r\\n".encode())
+assert b" 200 " in s.recv(39)
+""".replace("PROXY", PROXY)
+DIRECT = """
+import socket, sys
+s = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+"""
+
+
+@pytest.mark.parametrize("begin", [CONNECTED, DIRECT], ids=["by the proxy", "by itself"])
+@pytest.mark.parametrize("first", ["program", "server"])
+def test_a_connection_that_one_side_has_half_closed_goes_on_the_other_way(
+    anywhere: Box, begin: str, first: str
+) -> None:
+    listening = socket.create_server(("127.0.0.1", 0))
+    received = []
+
+    def serve() -> None:
+        accepted, _ = listening.accept()
+        with accepted:
+            accepted.settimeout(20)
+            if first == "server":
+                accepted.sendall(b"hello")
+                accepted.shutdown(socket.SHUT_WR)
+            data = b""
+            while piece := accepted.recv(64):
+                data += piece
+            received.append(data)
+            if first == "program":
+                accepted.sendall(b"answer to " + data)
+
+    serving = threading.Thread(target=serve)
+    serving.start()
+    rest = SEND_THEN_READ if first == "program" else READ_THEN_SEND
+    result = anywhere.py(begin + rest, str(listening.getsockname()[1]))
+    serving.join()
+    listening.close()
+    assert result.returncode == 0, result
+    assert received == [b"all there is"]
+    assert result.stdout == (b"answer to all there is\n" if first == "program" else b"")
+
+
+WAITING = """
+import ast, socket, sys
+s = socket.create_connection(("127.0.0.1", PROXY))
+s.sendall(ast.literal_eval(sys.argv[2]))
+if sys.argv[3] == "relay":
+    assert b" 200 " in s.recv(39)
+with open(sys.argv[1], "w") as begun:
+    begun.write("x")
+try:
+    data = s.recv(1)
+except ConnectionError:
+    data = b""
+sys.exit(1 if data else 7)
+""".replace("PROXY", PROXY)
+
+
+@pytest.mark.parametrize("step", ["accept", "head", "look-up", "dial", "relay"])
+def test_a_filter_that_is_killed_at_any_step_breaks_off_what_waits_and_lets_nothing_more_run(
+    anywhere: Box,
+    names: Names,
+    fifo: Callable[[str], Fifo],
+    eventually: Callable[[Callable[[], object]], None],
+    step: str,
+) -> None:
+    names.silent = True
+    pid = filter_of(anywhere)
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, socket.create_server(("127.0.0.1", 0)) as silent:
+        fillers = [socket.socket() for _ in range(4)]
+        for filler in fillers:  # what comes after them waits for an answer
+            filler.setblocking(False)  # noqa: FBT003 - the standard library's signature
+            filler.connect_ex(full.getsockname())
+        ports = {"dial": full.getsockname()[1], "relay": silent.getsockname()[1]}
+        asks = f"CONNECT {'slow.below.test' if step == 'look-up' else '127.0.0.1'}:{ports.get(step, 80)} HTTP/1.1"
+        text = {"accept": b"", "head": asks[:20].encode()}.get(step, asks.encode() + b"\r\n\r\n")
+        begun = fifo(os.path.join(anywhere.ws, "begun"))
+        if step == "accept":
+            os.kill(pid, signal.SIGSTOP)
+        anywhere.start(anywhere.program(WAITING, begun.path, repr(text), step))
+        anywhere.drive(begun)
+        deadline = time.monotonic() + 10
+        while step == "look-up" and not names.asked and time.monotonic() < deadline:
+            anywhere.wait(0.05)
+        anywhere.wait(0.1)
+        os.kill(pid, signal.SIGKILL)
+        ended, _ = anywhere.wait()
+        assert ended is not None, "it waits no longer"
+        assert ended.returncode == 7, ended
+        for filler in fillers:
+            filler.close()
+    eventually(lambda: _is_zombie(pid))
+    with pytest.raises(SandboxUnavailableError, match="start codex again"):
+        anywhere.run(["true"])
+
+
+def test_nobody_takes_over_the_port_of_a_filter_that_has_been_killed(floor: Box) -> None:
+    assert say(floor, b"CONNECT other.test:80 HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 403 ")
+    pid = filter_of(floor)
+    ports = _listening_of(pid)
+    assert ports
+    os.kill(pid, signal.SIGKILL)
+    for port in ports:
+        with socket.socket() as taking, pytest.raises(OSError, match="in use"):
+            taking.bind(("127.0.0.1", port))
+    floor.close()
+    for port in ports:
+        with socket.socket() as taking:
+            taking.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            taking.bind(("127.0.0.1", port))
 
 
 def test_connections_of_a_command_end_with_it(filtered: Box, web: Web) -> None:
@@ -727,10 +928,151 @@ def _digest() -> bytes:
 # -- hosts that can do less ----------------------------------------------------------------------------------------
 
 
-def test_without_namespaces_the_filter_is_refused_with_the_cure(box_without: Callable[[str], Box]) -> None:
-    weak = box_without("namespaces")
-    with pytest.raises(SandboxUnavailableError, match=r"need a network namespace.*allow user namespaces"):
+def test_without_namespaces_and_a_supervisor_the_filter_is_refused_with_the_cure(
+    box_without: Callable[[str], Box],
+) -> None:
+    weak = box_without("namespaces,supervisor")
+    with pytest.raises(SandboxUnavailableError, match=r"need a network namespace, or .*allow user") as caught:
         weak.open(allowed_domains=["example.com"], allow_degraded=[str(promise) for promise in Promise])
+    assert "\n" not in str(caught.value)
+
+
+def test_without_namespaces_and_rules_for_tcp_the_filter_is_refused(
+    monkeypatch: pytest.MonkeyPatch, any_box: Box
+) -> None:
+    class NoNamespaces:
+        def clone(self, plan: Plan) -> tuple[socket.socket, int]:
+            assert plan.clone_flags, "the floor is not tried"
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM), "clone")
+
+        def sweep(self) -> None: ...
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr(kernel, "landlock_abi", lambda: 3)
+    settings = SandboxSettings(SandboxMode.WORKSPACE_WRITE, allowed_domains=("example.com",))
+    policy = build_policy(settings, cwd=any_box.ws, environ={}, codex_home=any_box.codex_home)
+    with pytest.raises(SandboxUnavailableError, match="floor: Landlock ABI 3 has no rules for TCP"):
+        LinuxLauncher(policy, NoNamespaces())
+
+
+# Each is given HOST and PORT of a server of this machine's, and says what it has done.
+TRICKS = {
+    "datagram": "s = socket.socket(type=socket.SOCK_DGRAM); s.sendto(b'x', server)",
+    "datagram, with a high bit": "ctypes.CDLL(None).socket(2, ctypes.c_long(2 | 1 << 32), 0) >= 0 or error()",
+    "ping": "socket.socket(type=socket.SOCK_DGRAM, proto=1)",
+    "raw": "socket.socket(type=socket.SOCK_RAW, proto=255)",
+    "another protocol": "s = socket.socket(proto=262); s.connect(server)",
+    "fast open": "s = socket.socket(); s.sendto(b'x', 0x20000000, server)",
+    "fast open by message": "s = socket.socket(); s.sendmsg([b'x'], [], 0x20000000, server)",
+    "connect": "socket.create_connection(server)",
+    "connect to the unspecified address": "socket.create_connection(('0.0.0.0', server[1]))",
+    "connect by IPv6": "s = socket.socket(socket.AF_INET6); s.connect(('::ffff:' + server[0], server[1]))",
+    "connect to no family": "s = socket.socket(); ctypes.CDLL(None, use_errno=True).connect(s.fileno(), bytes(16), 16)"
+    " == 0 or error()",
+    "bind": "s = socket.socket(); s.bind(('', 0))",
+    "listen": "s = socket.socket(); s.listen()",
+    "listen, by IPv6": "s = socket.socket(socket.AF_INET6); s.listen()",
+    "a route of one's own": "socket.socket().setsockopt(0, 4, bytes([131, 7, 4, *socket.inet_aton(server[0]), 0]))",
+}
+TRY = """
+import ctypes, os, socket, sys
+server = sys.argv[1], int(sys.argv[2])
+def error():
+    raise OSError(ctypes.get_errno(), "refused")
+try:
+    exec(sys.argv[3])
+except OSError as failed:
+    print("refused", failed)
+else:
+    print("done")
+"""
+
+
+@pytest.mark.parametrize("trick", TRICKS)
+def test_without_a_network_namespace_only_what_is_led_leaves(
+    floor: Box, listen: Callable[..., Listener], trick: str
+) -> None:
+    kind = socket.SOCK_DGRAM if "datagram" in trick else socket.SOCK_STREAM
+    server = listen(socket.AF_INET, kind, ("127.0.0.2", 0))
+    words = (server.address[0], str(server.address[1]), TRICKS[trick])
+    if "unspecified" in trick:
+        server = listen(socket.AF_INET, kind, ("127.0.0.1", 0))
+        floor.open(allowed_domains=["127.0.0.1:1"], allow_degraded=ACCEPTED)
+        words = ("127.0.0.1", str(server.address[1]), TRICKS[trick])
+    free = floor.free_py(TRY, *words)
+    if free.stdout != b"done\n":
+        pytest.skip(f"this user cannot do that without the sandbox either: {free.stdout!r}")
+    server.reached()
+    tried = floor.py(TRY, *words)
+    assert tried.stdout.startswith(b"refused"), tried
+    assert not server.reached()
+
+
+def test_a_listener_that_is_swapped_while_it_is_judged_does_not_listen(floor: Box) -> None:
+    # One thread asks for a unix socket to listen, another puts an internet socket in its place.
+    source = """
+import os, socket, threading, time
+inet, unix = socket.socket(), socket.socket(socket.AF_UNIX)
+unix.bind(ws + "/socket")
+slot = os.dup(unix.fileno())
+target = socket.socket(fileno=os.dup(unix.fileno()))
+number, over = target.fileno(), False
+def swap():
+    while not over:
+        os.dup2(inet.fileno(), number)
+        os.dup2(unix.fileno(), number)
+swapping = threading.Thread(target=swap)
+swapping.start()
+until, tries = time.monotonic() + float(LENGTH), 0
+while time.monotonic() < until and inet.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 0:
+    tries += 1
+    try:
+        target.listen()
+    except OSError:
+        pass
+over = True
+swapping.join()
+print("listens" if inet.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) else tries > 50)
+"""
+    assert floor.free_py(source.replace("LENGTH", "10")).stdout == b"listens\n"
+    os.unlink(os.path.join(floor.ws, "socket"))
+    assert floor.py(source.replace("LENGTH", "2")).stdout == b"True\n"
+
+
+def test_what_the_supervisor_has_not_led_to_the_filter_is_not_served(floor: Box, web: Web) -> None:
+    request = f"CONNECT allowed.test:{web.server_port} HTTP/1.1\r\n\r\nGET / HTTP/1.0\r\n\r\n".encode()
+    assert MARK in say(floor, request), "from inside it is"
+    web.requests.clear()
+    ports = _listening_of(filter_of(floor))
+    assert ports
+    for port in ports:
+        with socket.create_connection(("127.0.0.1", port)) as stranger:
+            stranger.settimeout(20)
+            with contextlib.suppress(OSError):
+                stranger.sendall(request)
+                assert stranger.recv(64) == b""
+    assert web.requests == []
+
+
+def _listening_of(pid: int) -> list[int]:
+    """Give the IPv4 ports that a process listens on, from the kernel's table of sockets."""
+    inodes = {os.readlink(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")}
+    with open("/proc/net/tcp", encoding="ascii") as file:
+        rows = [line.split() for line in file][1:]
+    return [int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in inodes]
+
+
+def test_without_a_network_namespace_two_commands_at_once_have_ways_of_their_own(floor: Box, web: Web) -> None:
+    need("curl")
+    command = floor.command([*CURL, "-f", "-o", "/dev/null", f"http://allowed.test:{web.server_port}/"])
+    assert floor.ask("run_many", command, 5, 3) == [0] * 15
+
+
+def test_without_a_network_namespace_the_loss_is_said(floor: Box) -> None:
+    strength = floor.open(allowed_domains=ALLOWED, allow_degraded=ACCEPTED)
+    assert Promise.NETWORK in strength.kept
+    assert strength.lost[Promise.LOOPBACK].startswith("nothing listens but on unix sockets")
 
 
 def test_below_another_supervisor_proxies_work_and_this_is_said(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pyseccomp
 import pytest
 from codex_sandbox_linux.generate_filters import compile_filter
-from codex_sandbox_linux.seccomp import FILTERS, Supervision, Variant, file_name
+from codex_sandbox_linux.seccomp import FILTERS, PROGRAMS, Supervision, Variant, file_name
 from codex_sandbox_linux.seccomp_rules import Comparison, Condition, Rule, rules
 
 if TYPE_CHECKING:
@@ -27,8 +27,7 @@ HIGH = 0x1_0000_0000
 CALLS = (*range(600), 1023, 4096, 0x3FFF_FFFF)
 
 MACHINES = pytest.mark.parametrize("machine", list(AUDIT))
-VARIANTS = pytest.mark.parametrize("variant", list(Variant))
-SUPERVISIONS = pytest.mark.parametrize("supervision", list(Supervision))
+EVERY_PROGRAM = pytest.mark.parametrize(("variant", "supervision"), PROGRAMS)
 
 
 class Program:
@@ -123,8 +122,7 @@ def check(program: Program, machine: str, table: Iterable[Rule]) -> None:
 
 
 @MACHINES
-@VARIANTS
-@SUPERVISIONS
+@EVERY_PROGRAM
 def test_a_shipped_program_decides_each_call_as_the_table_says(
     machine: str, variant: Variant, supervision: Supervision
 ) -> None:
@@ -132,8 +130,7 @@ def test_a_shipped_program_decides_each_call_as_the_table_says(
 
 
 @MACHINES
-@VARIANTS
-@SUPERVISIONS
+@EVERY_PROGRAM
 def test_what_libseccomp_compiles_today_means_the_same(
     machine: str, variant: Variant, supervision: Supervision
 ) -> None:
@@ -143,13 +140,12 @@ def test_what_libseccomp_compiles_today_means_the_same(
 
 
 def test_there_is_a_program_for_every_case_and_no_other() -> None:
-    names = {file_name(*case) for case in itertools.product(AUDIT, Variant, Supervision)}
+    names = {file_name(machine, *case) for machine, case in itertools.product(AUDIT, PROGRAMS)}
     assert set(os.listdir(FILTERS)) == names
 
 
 @MACHINES
-@VARIANTS
-@SUPERVISIONS
+@EVERY_PROGRAM
 def test_calls_of_a_foreign_architecture_do_not_exist(machine: str, variant: Variant, supervision: Supervision) -> None:
     program = Program(shipped(machine, variant, supervision))
     foreign = {*FOREIGN, *AUDIT.values()} - {AUDIT[machine]}
@@ -157,8 +153,7 @@ def test_calls_of_a_foreign_architecture_do_not_exist(machine: str, variant: Var
         assert program.run(architecture, number) == ERRNO | errno.ENOSYS
 
 
-@VARIANTS
-@SUPERVISIONS
+@EVERY_PROGRAM
 def test_calls_of_the_x32_abi_do_not_exist(variant: Variant, supervision: Supervision) -> None:
     program = Program(shipped("x86_64", variant, supervision))
     for number in CALLS:
@@ -196,8 +191,7 @@ ORDINARY = (
 
 
 @MACHINES
-@VARIANTS
-@SUPERVISIONS
+@EVERY_PROGRAM
 class TestEveryProgram:
     def decide(self, machine: str, variant: Variant, supervision: Supervision, call: str, *arguments: int) -> int:
         program = Program(shipped(machine, variant, supervision))
@@ -234,6 +228,26 @@ class TestEveryProgram:
             refused += [2, 10, 16]
         for call, family, high in itertools.product(("socket", "socketpair"), refused, (0, HIGH, 1 << 63)):
             assert self.decide(machine, variant, supervision, call, family | high, 1, 0) == ERRNO | errno.EPERM
+
+    def test_without_a_network_of_its_own_a_list_of_hosts_leaves_tcp_only(
+        self, machine: str, variant: Variant, supervision: Supervision
+    ) -> None:
+        other = (ERRNO | errno.EPERM) if variant is Variant.FLOOR_FILTERED else ALLOW
+        for family in (2, 10) if variant is not Variant.FLOOR_OFFLINE else ():
+            for kind, protocol in ((1, 0), (1, 6), (1 | 0x80800, 6), (1 | HIGH, 0)):
+                assert self.decide(machine, variant, supervision, "socket", family, kind, protocol) == ALLOW
+            # UDP, raw, SCTP in both kinds, DCCP, ping; MPTCP, SMC and UDP-Lite as protocols
+            for kind, protocol in ((2, 0), (3, 255), (1, 132), (5, 132), (6, 33), (2, 1), (1, 262), (1, 256), (2, 136)):
+                for high in (0, HIGH, 0xFFFF_FFFF << 32):
+                    arguments = (family, kind | high, protocol | high)
+                    assert self.decide(machine, variant, supervision, "socket", *arguments) == other
+        fast_open = 0x2000_0000
+        for flags in (fast_open, fast_open | 0x4000, fast_open | HIGH):
+            assert self.decide(machine, variant, supervision, "sendto", 0, 0, 0, flags) == other
+            assert self.decide(machine, variant, supervision, "sendmsg", 0, 0, flags) == other
+            assert self.decide(machine, variant, supervision, "sendmmsg", 0, 0, 0, flags) == other
+        for level, name in ((0, 4), (41, 57), (41, 5), (41, 6)):
+            assert self.decide(machine, variant, supervision, "setsockopt", 0, level, name) == other
 
     def test_unix_datagrams_are_refused_however_the_kind_is_written(
         self, machine: str, variant: Variant, supervision: Supervision

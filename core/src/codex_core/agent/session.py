@@ -14,8 +14,9 @@ import sys
 import threading
 import time
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from codex_core import __version__
@@ -40,13 +41,14 @@ from codex_core.events import (
 from codex_core.host import Host
 from codex_core.sandbox import runner, terminal
 from codex_core.sandbox.direct import DirectLauncher
-from codex_core.sandbox.domains import join_port, parse_pattern
+from codex_core.sandbox.domains import join_port
 from codex_core.sandbox.environment import child_environment, without_steering
 from codex_core.sandbox.policy import build_policy, contains
 from codex_core.sandbox.suspicion import suspects
 from codex_core.telemetry.emitter import Emitter
 from codex_core.types import (
     NETWORK_TOOL,
+    QUESTION_PATIENCE,
     Action,
     Command,
     Decision,
@@ -58,7 +60,7 @@ from codex_core.types import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -68,6 +70,7 @@ if TYPE_CHECKING:
     from codex_core.config import Config, Loaded, Override
     from codex_core.sandbox.policy import SandboxPolicy
     from codex_core.sandbox.runner import OnOutput
+    from codex_core.sandbox.terminal import Interlude
     from codex_core.types import CommandResult, Denial, Launcher, Strength
 
 PATCH_TOOL = "apply_patch"
@@ -315,42 +318,28 @@ class Session:
         raise NotPermittedError(f"not permitted: {verdict.reason}")
 
     def _run(self, action: Action, env: Mapping[str, str], timeout: float | None, stdio: _Stdio) -> CommandResult:
-        verdict, hosts = self._decide(action), frozenset[str]()
+        verdict = self._decide(action)
         result = self._execute(action, verdict, env, timeout, stdio)
-        while not verdict.unsandboxed and result.denials and result.returncode != 0 and not result.timed_out:
-            host = self._closed_host(result.denials[0], hosts)
-            retry = replace(action, after_denial=result.denials[0])
-            if host is not None:
-                retry = replace(retry, tool=NETWORK_TOOL, argv=(host,), command=action.argv)
-            try:
-                verdict = self._decide(retry)
-            except StoppedError:
-                raise
-            except NotPermittedError:
-                return result
-            if host is None and not verdict.unsandboxed:
-                return result
-            hosts |= {host} if host else set()
-            second = self._execute(action, verdict, env, timeout, stdio, hosts=hosts)
-            self._emit_outcome(action, "escalated", result, escalated=second)
-            result = second
-        return result
-
-    def _closed_host(self, denial: Denial, hosts: frozenset[str]) -> str | None:
-        """Give the host that a command was not let to reach, as a pattern, where opening it would help."""
-        if denial.operation is not Operation.CONNECT or self._reaching(hosts).network is not Network.FILTERED:
-            return None
+        denials = [denial for denial in result.denials if not self._was_asked_about(denial)]
+        if verdict.unsandboxed or not denials or result.returncode == 0 or result.timed_out:
+            return result
+        retry = replace(action, after_denial=denials[0])
         try:
-            host = str(parse_pattern(denial.target))
-        except ValueError:
-            return None
-        opened = self._reaching({*hosts, host})
-        return host if host not in hosts and opened.check(Operation.CONNECT, denial.target) is None else None
+            verdict = self._decide(retry)
+        except StoppedError:
+            raise
+        except NotPermittedError:
+            return result
+        if not verdict.unsandboxed:
+            return result
+        second = self._execute(action, verdict, env, timeout, stdio)
+        self._emit_outcome(action, "escalated", result, escalated=second)
+        return second
 
-    def _reaching(self, hosts: Collection[str] = ()) -> SandboxPolicy:
-        """Give the policy that holds now, with the *hosts* that were opened for one command."""
-        remembered = (grant.host for grant in self._memory.grants if grant.host)
-        return self._reviewer.rules.live(now()).reaching(self._reviewer.policy, (*remembered, *sorted(hosts)))
+    def _was_asked_about(self, denial: Denial) -> bool:
+        """Say whether a connection was judged for itself, while the command ran: see :meth:`_may_connect`."""
+        to_host = denial.operation is Operation.CONNECT and not os.path.isabs(denial.target)
+        return to_host and self.policy.network is Network.FILTERED
 
     def _folder(self, cwd: str | None) -> str:
         folder = os.path.realpath(os.path.join(self.policy.cwd, cwd or ""))
@@ -358,8 +347,11 @@ class Session:
             raise UsageError(f"{folder} is not inside the session's folder {self.policy.cwd}")
         return folder
 
-    def _decide(self, action: Action) -> Verdict:
-        """Get the verdict of the policies and, where they want it, of a person; raises NotPermittedError."""
+    def _decide(self, action: Action, within: Interlude | None = None) -> Verdict:
+        """Get the verdict of the policies and, where they want it, of a person; raises NotPermittedError.
+
+        *within* lends the terminal of a command under way for the question.
+        """
         verdict = self._reviewer.review(action)
         if verdict.decision is Decision.ALLOW:
             self._emit_decision(action, "approved", "config", verdict)
@@ -371,7 +363,8 @@ class Session:
         if self._memory.covers(grant):
             self._emit_decision(action, "approved_for_session", "user", verdict, by="session")
             return replace(verdict, decision=Decision.ALLOW, source="session")
-        answer = self._ask(action, verdict, grant)
+        with within or nullcontext():
+            answer = self._ask(action, verdict, grant)
         if answer.approved:
             lasting = answer.choice is not Choice.ONCE
             self._emit_decision(
@@ -389,8 +382,11 @@ class Session:
         """Ask a person, and remember what they said; an answer that was not offered is a no."""
         rule = self._reviewer.lasting(action, verdict, grant)
         offers = tuple(choice for choice in Choice if choice is not Choice.ALWAYS or rule is not None)
+        patience = None
+        if action.tool == NETWORK_TOOL:  # a command waits for it, which goes on anyhow
+            offers, patience = tuple(choice for choice in offers if choice is not Choice.STOP), QUESTION_PATIENCE
         diff = files.preview(parse_patch(action.argv[-1]), cwd=action.cwd, policy=self.policy) if action.writes else ""
-        question = Question(action, verdict, offers, grant, self._rule_file, diff)
+        question = Question(action, verdict, offers, grant, self._rule_file, diff, patience)
         try:
             answer = self._prompter.ask(question)
             if answer.choice not in offers:
@@ -404,17 +400,20 @@ class Session:
             self._memory.allow(grant)
         return answer
 
-    def _execute(  # noqa: PLR0913 -- each is one independent part of a run
+    def _may_connect(self, asking: Action, within: Interlude | None, host: str, port: int) -> Verdict:
+        """Judge a host that no list names, for a command under way; raises NotPermittedError."""
+        action = Action((join_port(host, port),), asking.cwd, NETWORK_TOOL, asking.call_id, command=asking.argv)
+        return self._decide(action, within)
+
+    def _execute(
         self,
         action: Action,
         verdict: Verdict,
         env: Mapping[str, str],
         timeout: float | None,
         stdio: _Stdio,
-        *,
-        hosts: Collection[str] = (),
     ) -> CommandResult:
-        launcher = self._launcher(hosts, outside=verdict.unsandboxed)
+        launcher = self._launcher(outside=verdict.unsandboxed)
         violation = self._constraints.check_strength(launcher.strength)
         if violation is not None:
             refusal = Verdict(Decision.FORBID, str(violation), violation.place)
@@ -424,14 +423,17 @@ class Session:
         inherited = child_environment(self._environ, settings, self.policy, backend)
         if verdict.unsandboxed:
             inherited = without_steering(inherited, self.policy, action.cwd)
-        command = Command(action.argv, action.cwd, {**inherited, **env})
+        interlude = terminal.Interlude() if stdio.attach else None
+        asks = launcher is not self._direct and self.policy.network is Network.FILTERED
+        ask = partial(self._may_connect, action, interlude) if asks else None
+        command = Command(action.argv, action.cwd, {**inherited, **env}, ask)
         if verdict.neutralised is not None:
             command = verdict.neutralised.applied(command)
         limits = self.policy.limits if launcher is not self._direct else Limits()
         limited = limits.wall_time is not None and (timeout is None or limits.wall_time < timeout)
         timeout = limits.wall_time if limited else timeout
         if stdio.attach:
-            result = terminal.attach(launcher, command, timeout=timeout)
+            result = terminal.attach(launcher, command, timeout=timeout, interlude=interlude)
         else:
             result = runner.run(
                 launcher,
@@ -461,10 +463,10 @@ class Session:
             result = replace(result, denials=guessed)
         return result
 
-    def _launcher(self, hosts: Collection[str] = (), *, outside: bool) -> Launcher:
+    def _launcher(self, *, outside: bool) -> Launcher:
         if outside or self.policy.mode is SandboxMode.DANGER_FULL_ACCESS:
             return self._direct
-        policy = self._reaching(hosts)
+        policy = self._reviewer.rules.live(now()).reaching(self._reviewer.policy)
         with self._lock:
             if self._closed:
                 raise SandboxUnavailableError("the session is closed")

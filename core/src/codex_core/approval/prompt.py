@@ -51,6 +51,8 @@ class Question:
     """Where ``always`` would be written."""
     diff: str = ""
     """For a patch: what it would do to the files as they are."""
+    patience: float | None = None
+    """Seconds after which nobody waits for the answer any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,10 @@ class Answer:
 
 
 class Prompter(Protocol):
-    """Puts a question to a person; give your own to a session to embed it elsewhere."""
+    """Puts a question to a person; give your own to a session to embed it elsewhere.
+
+    Questions about hosts come on threads of their own, while a command runs, and may overlap others.
+    """
 
     def ask(self, question: Question) -> Answer:
         """Ask, and wait for the answer.  A raise counts as no."""
@@ -126,6 +131,7 @@ class LinePrompter:
         return descriptor
 
     def _ask_on(self, terminal: int, question: Question) -> Answer:
+        patience = min(filter(None, (self._timeout, question.patience)), default=None)
         keys = "/".join(key.upper() if choice is Choice.NO else key for choice, key in _keys(question))
         ask = f"Allow it? [{keys}] "
         lines = [*question_text(question).split("\n"), *menu_lines(question)]
@@ -138,32 +144,33 @@ class LinePrompter:
             more = f"-- {len(lines)} lines: Enter shows more, n is no -- "
             fit = max(rows - len(_wrap(more, columns)), 1)
             _write(terminal, "\n".join([*lines[:fit], ""]))
-            reply = self._reply(terminal, more)
+            reply = self._reply(terminal, more, patience)
             if reply is None or reply.strip():
-                return self._judge(reply, question)
+                return _judge(reply, question, patience)
             lines = lines[fit:]
         _write(terminal, "\n".join([*lines, ""]))
-        return self._judge(self._reply(terminal, ask), question)
+        return _judge(self._reply(terminal, ask, patience), question, patience)
 
-    def _reply(self, terminal: int, ask: str) -> str | None:
+    def _reply(self, terminal: int, ask: str, patience: float | None) -> str | None:
         """Ask for one line and give it, None after the time-out; what was typed before does not count."""
         _drain(terminal)
         _write(terminal, ask)
-        ready, _, _ = select.select([terminal], [], [], self._timeout)
+        ready, _, _ = select.select([terminal], [], [], patience)
         if not ready:
             _write(terminal, "\n")
             return None
         # An end of file is no line, and so no answer.
         return os.read(terminal, 1024).decode(errors="replace") or "n"
 
-    def _judge(self, reply: str | None, question: Question) -> Answer:
-        if reply is None:
-            return Answer(Choice.NO, f"nobody answered within {self._timeout:g} s", "timeout")
-        said = reply.strip().casefold()
-        for choice, key in _keys(question):
-            if said in {key, choice.value, "yes" if choice is Choice.ONCE else key}:
-                return Answer(choice)
-        return Answer(Choice.NO)
+
+def _judge(reply: str | None, question: Question, patience: float | None) -> Answer:
+    if reply is None:
+        return Answer(Choice.NO, f"nobody answered within {patience:g} s", "timeout")
+    said = reply.strip().casefold()
+    for choice, key in _keys(question):
+        if said in {key, choice.value, "yes" if choice is Choice.ONCE else key}:
+            return Answer(choice)
+    return Answer(Choice.NO)
 
 
 _KEYS = {Choice.ONCE: "y", Choice.SESSION: "s", Choice.ALWAYS: "a", Choice.NO: "n", Choice.STOP: "q"}
@@ -178,8 +185,9 @@ def menu_lines(question: Question) -> list[str]:
     if set(question.offers) <= {Choice.ONCE, Choice.NO}:
         return []
     below = ", and below that folder" if question.grant.folder else ""
+    once = "for as long as this command runs" if question.action.tool == NETWORK_TOOL else "this once"
     says = {
-        Choice.ONCE: "yes, this once",
+        Choice.ONCE: f"yes, {once}",
         Choice.SESSION: "yes, until this session ends",
         Choice.ALWAYS: f"yes, until you revoke it{below}; a rule in {visible(question.rule_file)}",
         Choice.NO: "no",
@@ -211,7 +219,7 @@ def question_text(question: Question) -> str:
             *(f"  {visible(line)}" for line in question.diff.split("\n")),
         ]
     elif action.tool == NETWORK_TOOL:
-        lines = ["", f"The agent wants to connect to {visible(' '.join(action.argv))}, and then run again:"]
+        lines = ["", f"A command wants to connect to {visible(' '.join(action.argv))}:"]
         lines += [f"  {line}" for line in command_lines(action.command)]
     else:
         lines = ["", "The agent wants to run:", *(f"  {line}" for line in command_lines(action.argv))]

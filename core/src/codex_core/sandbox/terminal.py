@@ -23,6 +23,7 @@ import errno
 import os
 import select
 import signal
+import threading
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -32,6 +33,7 @@ from codex_core.sandbox.runner import contacts, end
 from codex_core.types import CommandResult
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType, TracebackType
     from typing import Any, Self
 
@@ -44,11 +46,58 @@ _CHUNK = 1 << 16
 _DRAIN_MAX = 1 << 20
 
 
-def attach(launcher: Launcher, command: Command, *, timeout: float | None = None) -> CommandResult:
+class Interlude:
+    """Lends the caller's terminal, while a command runs on it, to another thread that has a question; a context.
+
+    Meanwhile what is typed is not the command's, and its output waits.  Raises EOFError where the command has ended.
+    """
+
+    def __init__(self) -> None:
+        self._over = False
+        self._turn = threading.Lock()
+        self._free = threading.Event()
+        self._free.set()
+        self._lock = threading.Lock()
+        self._wake: Callable[[], None] | None = None
+        self.wanted = False
+        """Whether somebody has a question."""
+
+    def __enter__(self) -> None:
+        self._turn.acquire()
+        self._want(wanted=True)
+        self._free.wait()
+        if self._over:
+            self.__exit__()
+            raise EOFError("the command has ended")
+
+    def __exit__(self, *_: object) -> None:
+        self._want(wanted=False)
+        self._turn.release()
+
+    def _want(self, *, wanted: bool) -> None:
+        with self._lock:
+            self.wanted = wanted
+            if self._wake is not None:
+                self._wake()
+
+    def use(self, wake: Callable[[], None] | None) -> None:
+        """Take the terminal into use, and hear by *wake* of whoever wants it; or leave it for good, with None."""
+        with self._lock:
+            self._wake, self._over = wake, wake is None
+        self.lend(lent=wake is None)
+
+    def lend(self, *, lent: bool) -> None:
+        """Say whether the terminal is left alone just now."""
+        (self._free.set if lent else self._free.clear)()
+
+
+def attach(
+    launcher: Launcher, command: Command, *, timeout: float | None = None, interlude: Interlude | None = None
+) -> CommandResult:
     """Run *command* on descriptors 0, 1 and 2 until its process tree is gone.
 
     The result carries no output: it went where it belongs.  After *timeout* seconds the tree is
-    killed.  The terminal is restored on every way out.
+    killed.  The terminal is restored on every way out, and lent by *interlude*.
 
     Raises what :meth:`~codex_core.types.Launcher.start` raises.
     """
@@ -63,8 +112,15 @@ def attach(launcher: Launcher, command: Command, *, timeout: float | None = None
             pipeline = not (os.isatty(0) and os.isatty(1))
             with _Terminal(shared, pipeline=pipeline) as terminal:
                 stdio = [terminal.slave if os.isatty(fd) else fd for fd in (0, 1, 2)]
-                running = launcher.start(command, *stdio, tty=os.ttyname(terminal.slave))
-                ended, timed_out = _drive(running, mailbox, _Relay(running, mailbox, terminal), deadline)
+                interlude = interlude or Interlude()
+                interlude.use(mailbox.wake)
+                try:
+                    running = launcher.start(command, *stdio, tty=os.ttyname(terminal.slave))
+                    relay = _Relay(running, mailbox, terminal, interlude)
+                    ended, timed_out = _drive(running, mailbox, relay, deadline)
+                finally:
+                    terminal.restore()
+                    interlude.use(None)
     return CommandResult(
         ended=ended,
         duration=time.monotonic() - began,
@@ -147,10 +203,13 @@ class _PassThrough:
 class _Relay:
     """Copies between the caller's terminal and the command's, and takes part in job control."""
 
-    def __init__(self, running: Running, mailbox: _Mailbox, terminal: _Terminal) -> None:
+    def __init__(self, running: Running, mailbox: _Mailbox, terminal: _Terminal, interlude: Interlude) -> None:
         self._running = running
         self._mailbox = mailbox
         self._terminal = terminal
+        self._interlude = interlude
+        self._lent = False
+        self._raw_again = False
         self._to_command = bytearray()
         self._to_terminal = bytearray()
         self._hung_up = False
@@ -159,6 +218,10 @@ class _Relay:
 
     def interests(self) -> dict[int, int]:
         """Give the poll events that are wanted now, by descriptor."""
+        if self._interlude.wanted is not self._lent:
+            self._lend_or_take_back()
+        if self._lent:
+            return {}
         wanted = {self._terminal.master: 0, self._terminal.fd: 0}
         if len(self._to_terminal) < _CHUNK:
             wanted[self._terminal.master] |= select.POLLIN
@@ -171,6 +234,16 @@ class _Relay:
         if self._hung_up or not wanted[self._terminal.fd]:
             del wanted[self._terminal.fd]
         return wanted
+
+    def _lend_or_take_back(self) -> None:
+        self._lent = self._interlude.wanted
+        if self._lent:
+            self._flush()
+            self._raw_again = self._terminal.raw
+            self._terminal.restore()
+        self._interlude.lend(lent=self._lent)
+        if not self._lent and self._raw_again and self._terminal.ours:
+            self._terminal.make_raw()
 
     def ready(self, fd: int, events: int) -> None:
         if fd == self._terminal.master:
@@ -249,7 +322,10 @@ class _Relay:
 
     def _enter_foreground(self) -> None:
         self._terminal.copy_size()
-        self._terminal.make_raw()
+        if self._lent:
+            self._raw_again = True
+        else:
+            self._terminal.make_raw()
         self._running.signal(signal.SIGCONT)
 
     def _flush(self) -> None:
@@ -425,6 +501,11 @@ class _Mailbox:
         signal.set_wakeup_fd(self._previous_fd)
         os.close(self.fd)
         os.close(self._letters)
+
+    def wake(self) -> None:
+        """Have the descriptor polled readable, without a signal."""
+        with suppress(BlockingIOError):  # it is
+            os.write(self._letters, b"\0")
 
     def read(self) -> list[int]:
         """Take the signals that came since the last call."""

@@ -66,7 +66,9 @@ _DIAG_HEAD: Final = struct.Struct("<IHHII")
 _DIAG_ANSWER: Final = struct.Struct("<BBBBIQ")
 
 _KNOWN_LISTENER: Final = (gateway.ADDRESSES[socket.AF_INET], gateway.PROXY_PORT)
+_LONGEST_QUEUE: Final = 4096
 _HANDED_IN: Final = "a socket that was handed in"
+_LISTENER: Final = "a port of this machine's"
 _SOCKET_RULE: Final = "sockets of programs outside the sandbox are closed"
 
 
@@ -170,11 +172,12 @@ class Supervisor:
             if number == _SYS_CONNECT:
                 self._connect(identity, thread, arguments[0], arguments[1], arguments[2])
                 return
+            goes_on = _CONTINUE
             if observe.is_observed(number):
                 self._note(observe.refused(self._policy, thread, number, arguments))
-            else:
-                self._listen(identity, thread, arguments[0])
-            self._respond(identity, 0, _CONTINUE)
+            elif self._listen(identity, thread, arguments[0], arguments[1]):
+                goes_on = 0
+            self._respond(identity, 0, goes_on)
         except OSError as error:
             self._respond(identity, error.errno or errno.EACCES)
         except Exception:  # noqa: BLE001 - what the caller hands over must not harm this process
@@ -216,19 +219,30 @@ class Supervisor:
 
     # -- listen: remember what is the jail's own ---------------------------------------------------
 
-    def _listen(self, identity: int, thread: int, descriptor: int) -> None:
-        # Whatever socket we get to see here belongs to the jail, even if the caller has swapped it by the
-        # time that the kernel goes on: then the other one is simply not known.
+    def _listen(self, identity: int, thread: int, descriptor: int, backlog: int) -> bool:
+        """Remember a listening socket; whether it listens already, or the kernel is to go on.
+
+        Whatever socket we get to see belongs to the jail, even if the caller has swapped it by the time that the
+        kernel goes on: then the other one is simply not known.  Where that may be one of the host's network, we do
+        not let the kernel go on.
+        """
         listening = self._fetch(identity, thread, descriptor)
+        exposed = not self._isolated and self._policy.network is not Network.ON
         try:
             if listening.family != socket.AF_UNIX:
                 if self._policy.network is not Network.ON and not self._is_inside(listening):
-                    raise self._denied(_HANDED_IN)
-                return
+                    raise self._denied(_HANDED_IN if self._link is None else _LISTENER)
+                return False
+            if exposed:
+                listening.listen(min(backlog & 0xFFFF_FFFF, _LONGEST_QUEUE))
             inode = os.fstat(listening.fileno()).st_ino
             name = listening.getsockname()
         finally:
             self._discard(listening)
+        self._remember(inode, name)
+        return exposed
+
+    def _remember(self, inode: int, name: str | bytes) -> None:
         found = self._diagnose(inode, _ANY_COOKIE)
         if found is None:
             return
@@ -320,7 +334,8 @@ class Supervisor:
     def _internet_address(self, connecting: socket.socket, raw: bytes) -> bytes:
         """Give the address to connect a socket to that is no unix socket; else deny."""
         target = _host_and_port(raw)
-        if self._policy.network is not Network.ON and not self._is_inside(connecting):
+        led = self._link is not None and not self._link.isolated  # from the host's network, and nowhere else
+        if self._policy.network is not Network.ON and not led and not self._is_inside(connecting):
             raise self._denied(target or _HANDED_IN)
         return raw if self._link is None else self._link.way(connecting, raw, target, self._listens)
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import ipaddress
 import os
 import socket
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from codex_core.sandbox.domains import Ruling, entry, join_port, parse_host
+from codex_core.types import QUESTION_PATIENCE
 
 from codex_sandbox_linux import channel, dns
 from codex_sandbox_linux.resolver import ResolveError
@@ -33,6 +36,12 @@ _MOST_REPORTS: Final = 1024
 """Different decisions about one command that are reported."""
 _MOST_WAITING: Final = 4096
 _TTL: Final = 60
+_MOST_ASKED: Final = 16
+"""Hosts that the owner is asked about for one command."""
+_MOST_UNDECIDED: Final = 64
+"""Connections that wait for an answer; the rest of what a jail may have is for others."""
+_STAND_INS: Final = ipaddress.ip_network("198.18.0.0/15")
+"""Addresses that lead nowhere (RFC 2544)."""
 
 
 class RefusedError(Exception):
@@ -52,8 +61,14 @@ class Desk:
         self._waiting: deque[bytes] = deque()
         self.command = "0"
         """The number of the command that now runs."""
-        self.targets: dict[tuple[str, int], tuple[str, int]] = {}
-        """Family and port of a socket inside -> the address and port that its program connects to."""
+        self.asks = False
+        """Whether somebody can be asked about it."""
+        self._answers: dict[tuple[str, int], asyncio.Future[tuple[bool, str]]] = {}
+        self._undecided = 0
+        self._stand_ins: dict[Address, str] = {}
+        """Addresses given for names that were not looked up: the owner is asked when the port is known."""
+        self.targets: dict[tuple[str, int], tuple[str, str, int]] = {}
+        """Family and port of a socket inside -> what it is led to: a kind of service, an address and a port."""
 
     def forget(self, command: str) -> None:
         """Forget all about the last command; another one is about to run."""
@@ -61,6 +76,9 @@ class Desk:
         self._pins.clear()
         self._reported.clear()
         self.targets.clear()
+        self.asks = False
+        self._answers.clear()
+        self._stand_ins.clear()
 
     async def open(self, host: str, port: int) -> socket.socket:
         """Connect to *host*, as a program named it; raises RefusedError, ResolveError or OSError."""
@@ -68,7 +86,9 @@ class Desk:
             parsed = parse_host(host)
         except ValueError as error:
             raise RefusedError(self._refuse(ascii(host), port, Ruling(allowed=False, rule=str(error)))) from None
-        name, ruling = self._judge(parsed, port)
+        if not isinstance(parsed, str):
+            parsed = self._stand_ins.get(parsed, parsed)
+        name, ruling = await self._decide(parsed, port)
         if not ruling.allowed:
             raise RefusedError(self._refuse(name, port, ruling))
         addresses = (await self._resolver.resolve(parsed)) if isinstance(parsed, str) else (parsed,)
@@ -83,6 +103,8 @@ class Desk:
         except ValueError:
             return dns.reply(question, dns.REFUSED)
         ruling = self._rules.judge(parsed, None)
+        if isinstance(parsed, str) and not ruling.allowed and "." in parsed and self._is_asked_about(parsed, None):
+            return self._stand_in(question, parsed)
         if not isinstance(parsed, str) or not ruling.allowed:
             if "." in question.name:  # the name of the machine itself is asked for by many programs
                 self._refuse(question.name, 0, ruling)
@@ -99,6 +121,52 @@ class Desk:
         if not all(self._pin(address, parsed) for address in shown):
             return dns.reply(question, dns.SERVER_FAILURE)
         return dns.reply(question, dns.NO_ERROR, shown, _TTL)
+
+    def _is_asked_about(self, host: Host, port: int | None) -> bool:
+        """Whether the owner is asked about a host that is not allowed: neither a denied one nor a closed address."""
+        if not self.asks or self._rules.denies(host, port):
+            return False
+        return isinstance(host, str) or self._judge_address(host, port).allowed
+
+    def _stand_in(self, question: dns.Question, name: str) -> bytes:
+        """Answer for a name that the owner is yet to be asked about, when it is known for which port."""
+        if question.kind != dns.A:
+            return dns.reply(question, dns.NO_ERROR)
+        address = next((address for address, known in self._stand_ins.items() if known == name), None)
+        if address is None:
+            if len(self._stand_ins) >= _MOST_ASKED:
+                return dns.reply(question, dns.REFUSED)
+            address = _STAND_INS[len(self._stand_ins) + 1]
+            self._stand_ins[address] = name
+        return dns.reply(question, dns.NO_ERROR, (address,), _TTL)
+
+    async def _decide(self, host: Host, port: int) -> tuple[str, Ruling]:
+        """Judge a host, and ask the owner about one that no list names; whoever waits for that waits alone."""
+        name, ruling = self._judge(host, port)
+        led_there = () if isinstance(host, str) else tuple(self._pins.get(host, ()))
+        if ruling.allowed or not all(self._is_asked_about(one, port) for one in (host, *led_there)):
+            return name, ruling
+        name = led_there[0] if led_there else name
+        allowed, reason = await self._ask(name, port)
+        return name, Ruling(allowed=True, rule=reason) if allowed else replace(ruling, rule=f"{ruling.rule}; {reason}")
+
+    async def _ask(self, name: str, port: int) -> tuple[bool, str]:
+        """Get the owner's word on a host, and from whom or why not; each is asked about once."""
+        key = (name, port)
+        if len(self._answers) >= _MOST_ASKED and key not in self._answers:
+            return False, f"{_MOST_ASKED} others were asked about already"
+        if self._undecided >= _MOST_UNDECIDED:
+            return False, f"{_MOST_UNDECIDED} connections wait for an answer already"
+        if key not in self._answers:
+            self._answers[key] = asyncio.get_running_loop().create_future()
+            self._send("\0".join(("ask", self.command, name, str(port))))
+        self._undecided += 1
+        try:
+            return await asyncio.wait_for(asyncio.shield(self._answers[key]), QUESTION_PATIENCE)
+        except TimeoutError:
+            return False, f"nobody answered within {QUESTION_PATIENCE:g} s"
+        finally:
+            self._undecided -= 1
 
     def _judge(self, host: Host, port: int) -> tuple[str, Ruling]:
         """Judge a name; or an address, by itself and by the names that led to it."""
@@ -176,7 +244,7 @@ class Desk:
         """Take what the owner says; False once it is gone."""
         while True:
             try:
-                packet, _ = channel.receive(self._link, 1024)
+                packet, _ = channel.receive(self._link, 4096)
             except BlockingIOError:
                 return True
             except OSError:
@@ -184,11 +252,20 @@ class Desk:
             if not packet:
                 return False
             verb, *words = packet.decode().split("\0")
-            if verb == "target":
-                family, inside, address, port = words
-                self.targets[family, int(inside)] = address, int(port)
-            else:
+            if verb == "command":
                 self.forget(words[0])
+            elif verb == "asks":
+                self.asks = True
+            elif verb == "answer":
+                self._take_answer(*words)
+            else:
+                family, inside, address, port = words
+                self.targets[family, int(inside)] = verb, address, int(port)
+
+    def _take_answer(self, command: str, host: str, port: str, allowed: str, reason: str) -> None:
+        waiting = self._answers.get((host, int(port)))
+        if command == self.command and waiting is not None and not waiting.done():
+            waiting.set_result((allowed == "1", reason))
 
 
 def _is_own(address: Address) -> bool:

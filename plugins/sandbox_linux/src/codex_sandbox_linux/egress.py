@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from codex_core.sandbox.domains import Rules
 
-from codex_sandbox_linux import channel, dns, helper, kernel
+from codex_sandbox_linux import channel, dns, gateway, helper, kernel
 from codex_sandbox_linux.desk import Desk, RefusedError
 from codex_sandbox_linux.http_head import CHUNKED, HEAD_LIMIT, HeadError, answer, parse_chunk_size, parse_head
 from codex_sandbox_linux.relay import relay
@@ -66,9 +66,9 @@ class _Gateway:
 
     def _accept_all(self) -> None:
         self._accepting = True
-        serve = {"proxy": self._proxy, "transparent": self._transparent, "dns-tcp": self._dns_stream}
+        serve = {gateway.PROXY: self._proxy, gateway.TRANSPARENT: self._led, gateway.DNS_TCP: self._dns_stream}
         for kind, listening in zip(self._kinds, self._listening, strict=True):
-            if kind == "dns-udp":
+            if kind == gateway.DNS_UDP:
                 self._loop.add_reader(listening.fileno(), self._dns_datagram, listening)
             else:
                 self._loop.add_reader(listening.fileno(), self._accept, listening, serve[kind])
@@ -76,7 +76,7 @@ class _Gateway:
     def _pause(self) -> None:
         self._accepting = False
         for kind, listening in zip(self._kinds, self._listening, strict=True):
-            if kind != "dns-udp":
+            if kind != gateway.DNS_UDP:
                 self._loop.remove_reader(listening.fileno())
 
     def _hear(self) -> None:
@@ -132,13 +132,21 @@ class _Gateway:
 
     # -- connections that the supervisor has led here ------------------------------------------------
 
-    async def _transparent(self, accepted: socket.socket) -> None:
+    async def _led(self, accepted: socket.socket) -> None:
         family = "4" if accepted.family == socket.AF_INET else "6"
-        target = self._desk.targets.pop((family, accepted.getpeername()[1]), None)
+        kind, host, port = self._desk.targets.pop((family, accepted.getpeername()[1]), ("", "", 0))
+        if kind == gateway.TRANSPARENT:
+            await self._transparent(accepted, host, port)
+        elif kind == gateway.PROXY:
+            await self._proxy(accepted)
+        elif kind == gateway.DNS_TCP:
+            await self._dns_stream(accepted)
+        else:  # from somebody else
+            _reset(accepted)
+
+    async def _transparent(self, accepted: socket.socket, host: str, port: int) -> None:
         try:
-            if target is None:
-                return _reset(accepted)
-            with await self._desk.open(*target) as opened:
+            with await self._desk.open(host, port) as opened:
                 await relay(accepted, opened, _IDLE)
         except (RefusedError, ResolveError, OSError):
             _reset(accepted)
@@ -215,6 +223,7 @@ class _Gateway:
     # -- names ---------------------------------------------------------------------------------------
 
     def _dns_datagram(self, listening: socket.socket) -> None:
+        self._hear()
         try:
             message, sender = listening.recvfrom(_DATAGRAM)
             question = dns.parse_question(message)

@@ -9,13 +9,14 @@ import os
 import select
 import socket
 import struct
+import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from codex_core.errors import SandboxUnavailableError
 from codex_core.sandbox.addresses import plain
 from codex_core.sandbox.domains import LOCALHOST, Rules, join_port
-from codex_core.types import Contact, Denial, Operation
+from codex_core.types import Contact, Decision, Denial, Operation
 
 from codex_sandbox_linux import channel, gateway, helper
 
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
 
     from codex_core.sandbox.addresses import Address
     from codex_core.sandbox.policy import SandboxPolicy
+    from codex_core.types import Verdict
 
 _MOST_CONTACTS: Final = 1024
+_LONGEST_REASON: Final = 500
 _GONE: Final = "the process that filters the network has ended unexpectedly: start codex again"
 
 
@@ -55,18 +58,25 @@ class Filter:
         return bool(poll.poll(0))
 
     def admit(self, kinds: str, descriptors: Sequence[int]) -> Link:
-        """Hand over the sockets of a jail, which are closed here.  Raises SandboxUnavailableError."""
+        """Hand over the sockets of a jail, and take over those that connections are led to.
+
+        Raises SandboxUnavailableError.
+        """
         ours, theirs = channel.pair()
+        sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+        gates = [one for kind, one in zip(kinds.split("\0"), sockets, strict=True) if kind == gateway.TRANSPARENT]
         try:
             socket.send_fds(self._control, [kinds.encode()], [theirs.fileno(), *descriptors])
         except OSError as error:
-            ours.close()
+            for one in (ours, *sockets):
+                one.close()
             raise SandboxUnavailableError(_GONE) from error
         finally:
             theirs.close()
-            for descriptor in descriptors:
-                os.close(descriptor)
-        return Link(self._rules, ours)
+        for one in sockets:
+            if one not in gates:
+                one.close()
+        return Link(self._rules, ours, gates, isolated=len(gates) < len(sockets))
 
     def close(self) -> None:
         """End it; idempotent."""
@@ -79,11 +89,19 @@ class Filter:
 class Link:
     """What the filter says about one jail.  Its :meth:`fileno` polls readable when there is something."""
 
-    def __init__(self, rules: Rules, link: socket.socket) -> None:
+    def __init__(self, rules: Rules, link: socket.socket, gates: Sequence[socket.socket], *, isolated: bool) -> None:
+        """Take over *gates*, which the filter accepts on what is led there.
+
+        They are held as long as the jail lives: nobody takes over the port of a filter that has ended.  *isolated*
+        says that the loopback is the jail's own.
+        """
         self._rules = rules
         self._link = link
+        self._gates = {one.family: one for one in gates}
+        self.isolated = isolated
         link.setblocking(False)  # noqa: FBT003 - the standard library's signature
         self._command = 0
+        self._ask: Callable[[str, int], Verdict] | None = None
         self._pins: dict[Address, dict[str, None]] = {}
         self.contacts: dict[Contact, None] = {}
         """In order, each once, and so many at most."""
@@ -108,16 +126,38 @@ class Link:
             if command == str(self._command):  # and not about the command before
                 self._take(verb, fields)
 
+    def begin(self, ask: Callable[[str, int], Verdict] | None) -> None:
+        """Let a command begin about which *ask* can be asked."""
+        self._ask = ask
+        if ask is not None:
+            self._say("asks")
+
     def _take(self, verb: str, fields: list[str]) -> None:
         if verb == "pin":
             address, name = fields
             self._pins.setdefault(ipaddress.ip_address(address), {})[name] = None
+            return
+        if verb == "ask":
+            if self._ask is not None:
+                arguments = (str(self._command), self._ask, fields[0], int(fields[1]))
+                threading.Thread(target=self._put, args=arguments, daemon=True).start()
             return
         host, port, allowed, rule, cure = fields
         if allowed == "1":
             self._note(Contact(host, int(port), allowed=True, rule=rule))
         else:
             self._refuse(host, int(port), rule, cure)
+
+    def _put(self, command: str, ask: Callable[[str, int], Verdict], host: str, port: int) -> None:
+        """Put a question, and pass the answer on; it may take as long as a person thinks."""
+        try:
+            verdict = ask(host, port)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is no yes
+            allowed, reason = False, str(error)
+        else:
+            allowed = verdict.decision is Decision.ALLOW
+            reason = f"allowed by {verdict.source}" if allowed else verdict.reason
+        self._say("answer", command, host, str(port), str(int(allowed)), _one_line(reason))
 
     def _note(self, contact: Contact) -> None:
         if len(self.contacts) < _MOST_CONTACTS:
@@ -129,7 +169,10 @@ class Link:
             self.denials[Denial(Operation.CONNECT, join_port(host, port or None), rule, cure)] = None
 
     def _allows(self, address: Address, port: int) -> bool:
-        """Judge an address that a program connects to by itself, and by the names that led to it inside."""
+        """Judge an address that a program connects to by itself, and by the names that led to it inside.
+
+        One that no list names is left to the filter where somebody can be asked.
+        """
         self.handle()  # what its names are has been said before the program could know the address
         host, ruling = str(address), self._rules.judge(address, port)
         if not ruling.allowed and address not in self._pins and not self._rules.denies(address, port):
@@ -137,6 +180,8 @@ class Link:
         for name in self._pins.get(address, ()):
             if not ruling.allowed:
                 host, ruling = name, self._rules.judge(name, port)
+        if not ruling.allowed and self._ask is not None and not self._rules.denies(address, port):
+            return True
         if not ruling.allowed:
             self._refuse(host, port, ruling.rule, ruling.cure)
         return ruling.allowed
@@ -150,18 +195,27 @@ class Link:
         filter is told first which connection will come, and from where, so that it never has to guess.  A loopback
         address is outside if it is listed and nobody inside listens there.
 
+        Where the loopback is the host's, so is everything there, and the filter's proxy and name server are reached
+        by this way too.
+
         Raises OSError where the target is not allowed.
         """
         if not target or connecting.type != socket.SOCK_STREAM:
-            return raw
+            if self.isolated:
+                return raw
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
         host, _, number = target.rpartition(":")
         address, port = plain(ipaddress.ip_address(host.strip("[]"))), int(number)
         near = address.is_loopback or address.is_unspecified
-        if near and (not self._rules.lists(address, port) or listens_inside(str(address), port)):
+        listed = near and self._rules.lists(address, port)
+        if near and self.isolated and (not listed or listens_inside(str(address), port)):
             return raw
-        if not near and not self._allows(address, port):
+        kind = gateway.TRANSPARENT if self.isolated else gateway.kind_of(str(address), port)
+        if kind == gateway.TRANSPARENT and not listed and not self._allows(address, port):
             raise OSError(errno.EACCES, os.strerror(errno.EACCES))
         version = socket.AF_INET if address.version == 4 else socket.AF_INET6  # noqa: PLR2004 - IPv4
+        if version not in self._gates:
+            raise OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))
         local = gateway.ADDRESSES[version]
         if connecting.family != version:  # an IPv6 socket that speaks IPv4
             local = f"::ffff:{local}"
@@ -170,13 +224,14 @@ class Link:
         outside = str(address)
         if near and self._rules.judge(LOCALHOST, port).allowed:  # whichever of this machine's two it listens on
             outside = LOCALHOST
-        if not self._say("target", str(address.version), str(connecting.getsockname()[1]), outside, str(port)):
+        if not self._say(kind, str(address.version), str(connecting.getsockname()[1]), outside, str(port)):
             raise OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))
-        return _socket_address(connecting.family, local, gateway.TRANSPARENT_PORT)
+        return _socket_address(connecting.family, local, self._gates[version].getsockname()[1])
 
     def forget(self) -> None:
         """Forget what belonged to the last command, and break off its connections."""
         self._command += 1
+        self._ask = None
         self._pins.clear()
         self.contacts.clear()
         self.denials.clear()
@@ -190,8 +245,13 @@ class Link:
         return True
 
     def close(self) -> None:
-        """Let the filter close everything of this jail."""
-        self._link.close()
+        """Let the filter close everything of this jail; idempotent."""
+        for one in (self._link, *self._gates.values()):
+            one.close()
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.replace("\0", " ").split())[:_LONGEST_REASON]
 
 
 def _socket_address(family: int, host: str, port: int) -> bytes:

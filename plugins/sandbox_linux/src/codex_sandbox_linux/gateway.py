@@ -1,4 +1,4 @@
-"""The sockets of a filtered network, on the jail's own loopback: made inside, served outside.
+"""The sockets of a filtered network, on the loopback: made inside, served outside.
 
 A jail makes them while it may still bind port 53, and hands them out; inside nothing of them is left.
 """
@@ -7,18 +7,27 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ADDRESSES: Final = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
+TRANSPARENT: Final = "transparent"
+"""What is led here by the supervisor, and served only then."""
+PROXY: Final = "proxy"
+DNS_UDP: Final = "dns-udp"
+DNS_TCP: Final = "dns-tcp"
+
 PROXY_PORT: Final = 13128
 TRANSPARENT_PORT: Final = 13129
 """Both below the ports that the kernel gives out by itself (ip_local_port_range, 32768 on)."""
-_DNS_PORT: Final = 53
+DNS_PORT: Final = 53
 _QUEUE: Final = 1024
 
 _ADDRESS: Final = f"http://{ADDRESSES[socket.AF_INET]}:{PROXY_PORT}"
 _NEAR: Final = "localhost,127.0.0.1,::1"
-ENVIRONMENT: Final = {
+_PROXIES: Final = {
     **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"), _ADDRESS),
     **dict.fromkeys(("NO_PROXY", "no_proxy", "npm_config_noproxy"), _NEAR),
     **dict.fromkeys(("npm_config_proxy", "npm_config_https_proxy", "CARGO_HTTP_PROXY"), _ADDRESS),
@@ -28,18 +37,41 @@ ENVIRONMENT: Final = {
 package of their own when it names SOCKS."""
 
 
-def open_all() -> list[tuple[str, socket.socket]]:
+_NAMES_BY_TCP: Final = {"RES_OPTIONS": "use-vc"}
+"""Where there are no datagrams (resolv.conf(5))."""
+
+
+def environment(*, alone: bool) -> dict[str, str]:
+    """Give what commands need to know; *alone* as for :func:`open_all`."""
+    return _PROXIES if alone else {**_PROXIES, **_NAMES_BY_TCP}
+
+
+def open_all(*, alone: bool) -> list[tuple[str, socket.socket]]:
     """Listen for everything that the filter serves; pairs of what a socket is for, and the socket.
+
+    Where the loopback is not the jail's *alone*, all comes in through one port, whichever is free, and only what
+    the supervisor has led there is served.
 
     Raises OSError.
     """
-    made = [("dns-udp", _bound(socket.AF_INET, socket.SOCK_DGRAM, _DNS_PORT))]
-    made.append(("dns-tcp", _bound(socket.AF_INET, socket.SOCK_STREAM, _DNS_PORT)))
-    for kind, port in (("proxy", PROXY_PORT), ("transparent", TRANSPARENT_PORT)):
-        made.append((kind, _bound(socket.AF_INET, socket.SOCK_STREAM, port)))
-        with contextlib.suppress(OSError):  # a host without IPv6
-            made.append((kind, _bound(socket.AF_INET6, socket.SOCK_STREAM, port)))
-    return made
+    if not alone:
+        return list(_both(TRANSPARENT, 0))
+    made = [(DNS_UDP, _bound(socket.AF_INET, socket.SOCK_DGRAM, DNS_PORT))]
+    made.append((DNS_TCP, _bound(socket.AF_INET, socket.SOCK_STREAM, DNS_PORT)))
+    return [*made, *_both(PROXY, PROXY_PORT), *_both(TRANSPARENT, TRANSPARENT_PORT)]
+
+
+def kind_of(host: str, port: int) -> str:
+    """Say what a program connects to that knows these addresses, where nothing listens on them."""
+    if port == DNS_PORT:  # of whichever name server the host is configured with
+        return DNS_TCP
+    return PROXY if port == PROXY_PORT and host in ADDRESSES.values() else TRANSPARENT
+
+
+def _both(kind: str, port: int) -> Iterator[tuple[str, socket.socket]]:
+    yield kind, _bound(socket.AF_INET, socket.SOCK_STREAM, port)
+    with contextlib.suppress(OSError):  # a host without IPv6
+        yield kind, _bound(socket.AF_INET6, socket.SOCK_STREAM, port)
 
 
 def _bound(family: socket.AddressFamily, kind: socket.SocketKind, port: int) -> socket.socket:

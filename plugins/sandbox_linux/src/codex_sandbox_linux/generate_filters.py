@@ -12,7 +12,7 @@ from typing import Final
 
 import pyseccomp
 
-from codex_sandbox_linux.seccomp import FILTERS, Supervision, Variant, file_name
+from codex_sandbox_linux.seccomp import FILTERS, PROGRAMS, Supervision, Variant, file_name
 from codex_sandbox_linux.seccomp_rules import Comparison, Condition, rules
 
 _ARCHITECTURES: Final = {"x86_64": pyseccomp.Arch.X86_64, "aarch64": pyseccomp.Arch.AARCH64}
@@ -50,11 +50,10 @@ def compile_filter(machine: str, variant: Variant, supervision: Supervision) -> 
 def main() -> None:
     """Write every filter."""
     for machine in _ARCHITECTURES:
-        for variant in Variant:
-            for supervision in Supervision:
-                target = Path(FILTERS) / file_name(machine, variant, supervision)
-                target.write_bytes(compile_filter(machine, variant, supervision))
-                sys.stdout.write(f"{target.name}: {target.stat().st_size // 8} instructions\n")
+        for variant, supervision in PROGRAMS:
+            target = Path(FILTERS) / file_name(machine, variant, supervision)
+            target.write_bytes(compile_filter(machine, variant, supervision))
+            sys.stdout.write(f"{target.name}: {target.stat().st_size // 8} instructions\n")
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ def confine(plan: Plan, owner: socket.socket, beacon: str) -> None:
         _wait_for_id_maps(owner)
     private_proc = namespaces.build(plan) if plan.clone_flags else False
     if plan.filtered:
-        _hand_out_gateway(owner)
+        _hand_out_gateway(owner, alone=bool(plan.clone_flags))
     kernel.drop_capabilities()
     landlock_rules.restrict(plan, kernel.landlock_abi())
     supervised = [] if plan.supervision is Supervision.NONE else [_diagnostics().detach()]
@@ -93,8 +93,8 @@ def confine(plan: Plan, owner: socket.socket, beacon: str) -> None:
     channel.send_reply(owner, channel.READY, found)
 
 
-def _hand_out_gateway(owner: socket.socket) -> None:
-    made = gateway.open_all()
+def _hand_out_gateway(owner: socket.socket, *, alone: bool) -> None:
+    made = gateway.open_all(alone=alone)
     kinds = "\0".join(kind for kind, _ in made)
     channel.send_reply(owner, channel.GATEWAY, 0, kinds, [one.fileno() for _, one in made])
     for _, one in made:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from codex_sandbox_linux.plan import Plan
 
 _T = TypeVar("_T")
-_NETWORK_ABI: Final = 4
+NETWORK_ABI: Final = 4
 _SCOPE_ABI: Final = 6
 _ALL_TCP: Final = 0b11  # bind, connect
 _ALL_SCOPES: Final = 0b11  # abstract unix sockets, signals
@@ -58,7 +58,7 @@ def restrict(plan: Plan, abi: int) -> None:
     everything = _library(FSAccess.all)
     if plan.clone_flags:
         everything &= ~(_READ | FSAccess.TRUNCATE)
-    ports_are_closed = not plan.network and not plan.clone_flags and abi >= _NETWORK_ABI
+    ports_are_closed = not plan.network and not plan.clone_flags and abi >= NETWORK_ABI
     ruleset = _CompleteRuleset(
         everything,
         network=_ALL_TCP if ports_are_closed else 0,

@@ -23,8 +23,9 @@ from codex_core.types import Ended, Limits, Network
 from codex_sandbox_linux import channel, gateway, kernel
 from codex_sandbox_linux.allowed_sockets import AllowedSockets
 from codex_sandbox_linux.connections import MOST_DENIALS, Supervisor
+from codex_sandbox_linux.landlock_rules import NETWORK_ABI
 from codex_sandbox_linux.plan import Plan, Rung, keepers, make_plan, no_filter, refusals, strength
-from codex_sandbox_linux.seccomp import Supervision
+from codex_sandbox_linux.seccomp import Supervision, Variant
 from codex_sandbox_linux.usage import LIMITS
 from codex_sandbox_linux.watch import Watch
 
@@ -174,8 +175,9 @@ class Jail:
     def hear(self) -> None:
         """Take what the filter says."""
         if self.link is not None and not self.link.handle():
-            with contextlib.suppress(OSError):  # it is gone, and not watched any more
+            with contextlib.suppress(OSError, ValueError):  # it is gone, and not watched any more
                 self.epoll.unregister(self.link)
+            self.link.close()
 
     def has_ended(self) -> bool:
         """Whether the last process of the jail is gone."""
@@ -225,8 +227,9 @@ def establish(forge: Forge, outside: Outside) -> tuple[Jail, Strength]:
     for rung in Rung:
         if rung is Rung.ROOT_NAMESPACES and os.geteuid() != 0:
             continue
-        if rung is Rung.FLOOR and outside.filter is not None:
-            raise SandboxUnavailableError(no_filter("; ".join(failures)))
+        if rung is Rung.FLOOR and outside.filter is not None and abi < NETWORK_ABI:
+            failures.append(f"{rung}: Landlock ABI {abi} has no rules for TCP")
+            continue
         try:
             jail = _make(forge, outside, outside.plan(rung))
         except OSError as error:
@@ -238,8 +241,10 @@ def establish(forge: Forge, outside: Outside) -> tuple[Jail, Strength]:
             jail.close()
             raise SandboxUnavailableError("; ".join(refused))
         return jail, replace(stated, limits=_keepers(outside))
-    msg = f"no sandbox can be set up on this host ({'; '.join(failures)})"
-    raise SandboxUnavailableError(msg)
+    why = "; ".join(failures)
+    raise SandboxUnavailableError(
+        f"no sandbox can be set up on this host ({why})" if outside.filter is None else no_filter(why)
+    )
 
 
 def _make(forge: Forge, outside: Outside, plan: Plan) -> Jail:
@@ -247,6 +252,8 @@ def _make(forge: Forge, outside: Outside, plan: Plan) -> Jail:
         return Jail(outside, plan, *forge.clone(plan))
     except OSError as error:
         if (error.filename, error.errno) != ("seccomp", errno.EBUSY) and error.filename != "sock_diag":
+            raise
+        if plan.variant is Variant.FLOOR_FILTERED:  # there, Landlock alone knows ports and not whose they are
             raise
     unsupervised = replace(plan, supervision=Supervision.NONE)
     return Jail(outside, unsupervised, *forge.clone(unsupervised))
@@ -351,8 +358,10 @@ class LinuxLauncher:
         silent = _null_devices((stdin, stdout, stderr))
         if self._outside.filter is not None:
             self._outside.filter.check()
-            command = replace(command, env={**command.env, **gateway.ENVIRONMENT})
+            command = replace(command, env={**command.env, **gateway.environment(alone=bool(self._plan.clone_flags))})
         jail = self._take(tty or "")
+        if jail.link is not None:
+            jail.link.begin(command.ask)
         terminal = None if tty is None else os.open(tty, os.O_RDWR | os.O_NOCTTY)
         try:
             if jail.group is not None:

@@ -75,7 +75,9 @@ class Plan:
         """The seccomp filter of this rung."""
         if self.rung is not Rung.FLOOR:
             return Variant.NAMESPACES
-        return Variant.FLOOR_ONLINE if self.network else Variant.FLOOR_OFFLINE
+        if self.network:
+            return Variant.FLOOR_ONLINE
+        return Variant.FLOOR_FILTERED if self.filtered else Variant.FLOOR_OFFLINE
 
 
 def make_plan(policy: SandboxPolicy, rung: Rung, *, kept: Iterable[str] = ()) -> Plan:
@@ -125,7 +127,8 @@ def strength(plan: Plan, abi: int, *, found: int = PRIVATE_PROC | OWN_SOCKETS, w
             Promise.DEVICES: f"the same user's other terminals can be opened: {reason}",
         }
         if not plan.network:
-            lost[Promise.LOOPBACK] = f"there are no sockets but unix sockets: {reason}"
+            there = "nothing listens but on unix sockets" if plan.filtered else "there are no sockets but unix sockets"
+            lost[Promise.LOOPBACK] = f"{there}: {reason}"
         if abi < _SCOPES_ABI:
             lost[Promise.PROCESSES] = f"processes outside can be signalled: Landlock ABI {abi} has no scopes"
         if abi < _TRUNCATE_ABI:
@@ -164,8 +167,11 @@ _CURE: Final = (
 
 
 def no_filter(why: str) -> str:
-    """Say that a filtered network cannot be had without namespaces, and the cure."""
-    return f"allowed_domains and denied_domains need a network namespace, and this host allows none ({why}); {_CURE}"
+    """Say that a filtered network cannot be had, and the cure."""
+    return (
+        "allowed_domains and denied_domains need a network namespace, or Landlock with rules for TCP (Linux 6.7) and"
+        f" a supervisor of our own, and this host allows neither ({why}); {_CURE}"
+    )
 
 
 def refusals(policy: SandboxPolicy, stated: Strength) -> tuple[str, ...]:

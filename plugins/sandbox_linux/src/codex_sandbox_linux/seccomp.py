@@ -19,6 +19,8 @@ class Variant(StrEnum):
     """Internet sockets are open: the network namespace, or the policy, decides where they lead."""
     FLOOR_ONLINE = "floor-online"
     """No namespaces, the network is on."""
+    FLOOR_FILTERED = "floor-filtered"
+    """No namespaces, a list of hosts: TCP only, and what the supervisor connects is the only way."""
     FLOOR_OFFLINE = "floor-offline"
     """No namespaces, the network is off: the only sockets are those of the AF_UNIX family."""
 
@@ -31,6 +33,14 @@ class Supervision(StrEnum):
     """Where sockets lead."""
     WRITES = "writes"
     """That, and every change of a file by its path, to report what is refused."""
+
+
+PROGRAMS: Final = tuple(
+    (variant, supervision)
+    for variant in Variant
+    for supervision in Supervision
+    if (variant, supervision) != (Variant.FLOOR_FILTERED, Supervision.NONE)  # there, nothing runs unsupervised
+)
 
 
 def file_name(machine: str, variant: Variant, supervision: Supervision) -> str:

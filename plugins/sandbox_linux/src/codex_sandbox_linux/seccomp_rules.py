@@ -14,10 +14,13 @@ from __future__ import annotations
 import errno
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from codex_sandbox_linux.observe import CALLS, OPENS
 from codex_sandbox_linux.seccomp import Supervision, Variant
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 LOW_32: Final = 0xFFFF_FFFF
 
@@ -27,8 +30,13 @@ AF_INET6: Final = 10
 AF_NETLINK: Final = 16
 _FAMILIES: Final = 46  # AF_MAX of Linux 6.18 is 46; everything from there on is refused as a range
 _SOCK_TYPE_MASK: Final = 0xF
+_SOCK_STREAM: Final = 1
 _SOCK_DGRAM: Final = 2
 _SOCK_RAW: Final = 3
+_IPPROTO_TCP: Final = 6
+_MSG_FASTOPEN: Final = 0x2000_0000
+_ROUTES: Final = ((0, 4), (41, 5), (41, 6), (41, 57))
+"""Levels and names of IP_OPTIONS, IPV6_2292RTHDR, IPV6_2292PKTOPTIONS, IPV6_RTHDR."""
 
 _NAMESPACE_FLAGS: Final = (
     0x0000_0080,  # CLONE_NEWTIME, of unshare only: in clone the low byte is the signal
@@ -118,8 +126,10 @@ def _sockets(variant: Variant, *, connects: bool) -> tuple[Rule, ...]:
     for call in ("socket", "socketpair"):
         # Where nobody decides about connects there is no unix socket to connect; pairs are connected already.
         families = {AF_UNIX} if connects or call == "socketpair" else set()
-        if variant is not Variant.FLOOR_OFFLINE:
+        if variant in {Variant.NAMESPACES, Variant.FLOOR_ONLINE}:
             families |= {AF_INET, AF_INET6, AF_NETLINK}
+        elif variant is Variant.FLOOR_FILTERED and call == "socket":
+            families |= {AF_INET, AF_INET6}
         table += [Rule(call, (_masked(0, family),)) for family in range(_FAMILIES) if family not in families]
         table.append(Rule(call, (Condition(0, Comparison.AT_LEAST, _FAMILIES),)))
         # A datagram socket can be sent to another address at every call; SOCK_RAW is the same for AF_UNIX.
@@ -128,7 +138,26 @@ def _sockets(variant: Variant, *, connects: bool) -> tuple[Rule, ...]:
         ]
         if AF_NETLINK in families:  # only NETLINK_ROUTE: looking up interfaces and addresses
             table.append(Rule(call, (_masked(0, AF_NETLINK), Condition(2, Comparison.NOT, 0))))
+    if variant is Variant.FLOOR_FILTERED:
+        table += _only_connected_tcp()
     return tuple(table)
+
+
+def _only_connected_tcp() -> Iterator[Rule]:
+    """Nothing but TCP, which Landlock closes and the supervisor connects: no other protocol has rules there.
+
+    Of the four bits of a socket's kind, SOCK_STREAM has the lowest, and no other.
+    """
+    for family in (AF_INET, AF_INET6):
+        yield Rule("socket", (_masked(0, family), _masked(1, 0, _SOCK_STREAM)))
+        yield from (Rule("socket", (_masked(0, family), _masked(1, bit, bit))) for bit in (2, 4, 8))
+        yield from (Rule("socket", (_masked(0, family), _masked(2, number))) for number in range(1, _IPPROTO_TCP))
+        yield Rule("socket", (_masked(0, family), Condition(2, Comparison.AT_LEAST, _IPPROTO_TCP + 1)))
+    # What sends with this flag connects, past connect(2) and past Landlock.
+    for call, flags in (("sendto", 3), ("sendmsg", 2), ("sendmmsg", 3)):
+        yield Rule(call, (_masked(flags, _MSG_FASTOPEN, _MSG_FASTOPEN),))
+    # A route that the packet carries leads elsewhere than its address says.
+    yield from (Rule("setsockopt", (_masked(1, level), _masked(2, name))) for level, name in _ROUTES)
 
 
 _SET_USER_ID: Final = 0o4000

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Final
 
 from codex_sandbox_linux import kernel
 from codex_sandbox_linux.plan import is_below
+from codex_sandbox_linux.seccomp import Variant
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from codex_sandbox_linux.plan import Plan
 
 _SCOPE_ABI: Final = 6
@@ -48,6 +51,9 @@ def prove(plan: Plan, open_before: list[str], beacon: str) -> None:
     if isolated and _can_connect(beacon):
         msg = "a socket outside can be reached from inside the sandbox"
         raise SelfTestError(msg)
+    if plan.variant is Variant.FLOOR_FILTERED and not _network_is_closed():
+        msg = "the network of this host can be reached from inside the sandbox"
+        raise SelfTestError(msg)
     with open("/proc/self/status", encoding="ascii") as file:
         status = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
     for name, expected in _CONFINED.items():
@@ -74,6 +80,26 @@ def own_sockets_work() -> bool:
             return _can_connect(name)
     except OSError:
         return False
+
+
+def _network_is_closed() -> bool:
+    """Try, in the host's network, a datagram socket, a port, and an address that nobody has allowed."""
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close()
+    except PermissionError:
+        with socket.socket(socket.AF_INET) as probe:
+            return _is_refused(probe.bind, ("127.0.0.1", 0)) and _is_refused(probe.connect, ("127.255.255.254", 1))
+    return False
+
+
+def _is_refused(call: Callable[[tuple[str, int]], None], address: tuple[str, int]) -> bool:
+    try:
+        call(address)
+    except PermissionError:
+        return True
+    except OSError:  # nobody is there, but the way is open
+        return False
+    return False
 
 
 def _can_connect(beacon: str) -> bool:
