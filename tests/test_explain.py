@@ -58,6 +58,17 @@ def test_explain_says_so_when_nothing_was_refused(folders: tuple[Path, Path, Pat
     assert (done.returncode, done.stderr) == (0, "codex: the sandbox refused nothing\n")
 
 
+def test_explain_names_what_may_not_be_removed_and_no_link_that_may(folders: tuple[Path, Path, Path]) -> None:
+    workspace, home, outside = folders
+    (workspace / "link").symlink_to(outside)
+    script = "rm link; rmdir ../outside; mv ../workspace ../other"
+    done = codex("explain", *CLOSED_TMP, "--", "/bin/sh", "-c", script, cwd=workspace, home=home)
+    assert outside.exists()
+    assert not (workspace / "link").exists()
+    denied = [line.partition(" (")[0] for line in done.stderr.splitlines() if "denied: " in line]
+    assert denied == [f"codex: denied: remove {path}" for path in (outside, workspace, workspace.parent / "other")]
+
+
 def test_what_is_learnt_is_enough_to_run_the_command(folders: tuple[Path, Path, Path]) -> None:
     workspace, home, outside = folders
     script = f"echo out; mkdir -p {outside}/a && echo x > {outside}/a/b"

@@ -54,13 +54,14 @@ class ProtectGit(StrEnum):
 class Operation(StrEnum):
     """What can be asked of a :class:`~codex_core.sandbox.policy.SandboxPolicy`.
 
-    The target of the first two is an absolute path; ``WRITE`` is every change: create, write,
-    rename, remove, and change of metadata.  The target of ``CONNECT`` is ``host:port``, or the absolute
-    path of a unix socket.
+    The target of the first three is an absolute path; ``WRITE`` is to create, write, or change metadata,
+    ``REMOVE`` to remove, rename or replace what has this name, a link itself and not what it leads to.  The
+    target of ``CONNECT`` is ``host:port``, or the absolute path of a unix socket.
     """
 
     READ = "read"
     WRITE = "write"
+    REMOVE = "remove"
     CONNECT = "connect"
 
 

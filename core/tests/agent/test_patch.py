@@ -401,6 +401,17 @@ def test_a_link_that_stays_inside_is_named_with_the_real_path(
         change("*** Update File: inner/x", "-x", "+y")
 
 
+def test_a_file_that_is_a_root_is_updated_and_neither_removed_nor_moved(workspace: Path, tmp_path: Path) -> None:
+    root = tmp_path / "file"
+    root.write_text("x\n")
+    policy = SandboxPolicy(SandboxMode.WORKSPACE_WRITE, str(workspace), (str(workspace), str(root)), ())
+    for lines in (("*** Delete File: ../file",), ("*** Update File: ../file", "*** Move to: file")):
+        with pytest.raises(NotPermittedError, match="writable root"):
+            apply(parse_patch(patch(*lines)), cwd=str(workspace), policy=policy)
+    apply(parse_patch(patch("*** Update File: ../file", "-x", "+y")), cwd=str(workspace), policy=policy)
+    assert root.read_text() == "y\n"
+
+
 def test_a_hard_link_to_a_file_outside_is_cut_and_not_written_through(
     change: Callable[..., tuple[tuple[str, str], ...]], workspace: Path
 ) -> None:

@@ -354,7 +354,7 @@ def test_code_inside_the_workspace_is_closed_and_cannot_be_moved_away(
     policy = build(code_locations=[str(code)])
     assert not allowed(policy, code / "codex_core" / "host.py")
     assert policy.pinned == (str(workspace / ".venv"), str(workspace / ".venv" / "lib"))
-    assert not allowed(policy, workspace / ".venv" / "lib")
+    assert policy.check(Operation.REMOVE, str(workspace / ".venv" / "lib")) is not None
     assert allowed(policy, workspace / ".venv" / "lib" / "other")
 
 
@@ -405,6 +405,30 @@ def test_a_link_out_of_the_workspace_is_judged_where_it_leads(
     assert denial is not None
     assert denial.target == "/etc/passwd"
     assert "writable_roots" in denial.cure
+
+
+def test_a_link_may_be_removed_wherever_it_leads(build: Callable[..., SandboxPolicy], workspace: Path) -> None:
+    (workspace / "out").symlink_to("/etc")
+    (workspace / "loop").symlink_to("loop")
+    for name in ("out", "loop"):
+        assert build().check(Operation.REMOVE, str(workspace / name)) is None
+    assert build().check(Operation.REMOVE, str(workspace / "out" / "passwd")) is not None
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_a_root_stays_unless_it_lies_in_another_one(
+    build: Callable[..., SandboxPolicy], workspace: Path, tmp_path: Path, kind: str
+) -> None:
+    inner, outer = workspace / "inner", tmp_path / "outer"
+    for path in (inner, outer):
+        path.touch() if kind == "file" else path.mkdir()
+    policy = build(settings={"writable_roots": [inner, outer]})
+    assert allowed(policy, outer)
+    denial = policy.check(Operation.REMOVE, str(outer))
+    assert denial is not None
+    assert str(tmp_path) in denial.cure
+    # In a folder there are protected names, so it stays too.
+    assert (policy.check(Operation.REMOVE, str(inner)) is None) is (kind == "file")
 
 
 def test_a_neighbour_with_the_same_beginning_is_outside(build: Callable[..., SandboxPolicy], tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
+from codex_core.errors import SandboxUnavailableError
 from codex_core.types import Denial, Operation
 
 if TYPE_CHECKING:
@@ -432,3 +433,38 @@ def test_a_denial_names_what_mends_it(box: Box) -> None:
     assert isinstance(denial, Denial)
     assert denial.cure
     assert "\n" not in denial.rule + denial.cure
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_what_the_host_replaces_between_two_commands_is_closed_though_it_has_the_same_inode_number(
+    box: Box, kind: str
+) -> None:
+    """The kernel takes mounts off what is removed elsewhere, and file systems use the numbers of files again."""
+    path = f"{box.ws}/.git"
+    file = box.write(f"ws/{'.git/config' if kind == 'folder' else '.git'}")
+
+    def replaced() -> int:
+        shutil.rmtree(path) if kind == "folder" else os.unlink(path)
+        box.write(file)
+        return os.stat(path).st_ino
+
+    for _ in range(20):  # other programs take free numbers too
+        box.open()
+        assert box.run(["true"]).returncode == 0
+        number = os.stat(path).st_ino
+        if number in (replaced() for _ in range(20)):
+            break
+    else:
+        pytest.skip("this file system does not use numbers again")
+    before = {name: seen for name, seen in snapshot(box.ws).items() if name.startswith(path)}
+    assert box.py(ATTACK, path).stdout == b""
+    assert {name: seen for name, seen in snapshot(box.ws).items() if name.startswith(path)} == before
+
+
+def test_a_home_of_codex_that_cannot_be_made_is_one_line(box: Box) -> None:
+    os.symlink("missing", f"{box.home}/.codex")
+    before = box.census()
+    with pytest.raises(SandboxUnavailableError, match="home of codex") as caught:
+        box.open(roots=[box.home], forge="helper")
+    assert "\n" not in str(caught.value)
+    assert box.census() == before

@@ -121,7 +121,7 @@ class _Work:
             self.create(self.place(absolute(change.path, cwd), make=True), new_file(change), None)
             self.done.append(("A", change.path))
         elif isinstance(change, DeleteFile):
-            place = self.place(absolute(change.path, cwd))
+            place = self.place(absolute(change.path, cwd), _operation(change))
             self.remove(place, self.read(place))
             self.done.append(("D", change.path))
         else:
@@ -129,7 +129,7 @@ class _Work:
             self.done.append(("M", change.move_to or change.path))
 
     def update(self, change: UpdateFile, cwd: str) -> None:
-        place = self.place(absolute(change.path, cwd))
+        place = self.place(absolute(change.path, cwd), _operation(change))
         original = self.read(place)
         content = updated(original.content, change) if change.hunks else original.content
         if change.move_to is None:
@@ -143,17 +143,17 @@ class _Work:
         if isinstance(change, AddFile):
             yield from _diff("/dev/null", path, b"", new_file(change))
             return
-        before = self.read(self.place(path)).content
+        before = self.read(self.place(path, _operation(change))).content
         if isinstance(change, DeleteFile):
             yield from (f"--- {path}", "+++ /dev/null", f"(all of its {len(before)} bytes go)")
             return
         after = updated(before, change) if change.hunks else before
         yield from _diff(path, absolute(change.move_to or change.path, cwd), before, after)
 
-    def place(self, path: str, *, make: bool = False) -> _Place:
+    def place(self, path: str, operation: Operation = Operation.WRITE, *, make: bool = False) -> _Place:
         """Open the folder of *path*, and with *make* create it; raises NotPermittedError."""
         self.at = path
-        denial = self.policy.check(Operation.WRITE, path)
+        denial = self.policy.check(operation, path)
         if denial is not None and not (self.anywhere and denial.cure):
             raise NotPermittedError(f"patch rejected: {path}: {denial.rule}")
         parts = [part for part in os.path.dirname(path).split(os.sep) if part]
@@ -272,6 +272,12 @@ class _Work:
         for temporary in self.staged:
             with suppress(OSError):
                 os.unlink(temporary.name, dir_fd=temporary.folder)
+
+
+def _operation(change: Change) -> Operation:
+    """Say what becomes of the file that a change names first."""
+    goes = isinstance(change, DeleteFile) or (isinstance(change, UpdateFile) and change.move_to is not None)
+    return Operation.REMOVE if goes else Operation.WRITE
 
 
 def _diff(old: str, new: str, before: bytes, after: bytes) -> Iterator[str]:

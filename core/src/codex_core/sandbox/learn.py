@@ -72,7 +72,7 @@ def learn(denials: Iterable[Denial], *, protected: Iterable[str], home: str) -> 
     domains: dict[str, None] = {}
     withheld: dict[tuple[str, str], None] = {}
     for denial in denials:
-        if denial.operation is Operation.WRITE:
+        if denial.operation is not Operation.CONNECT:
             folder = _existing_folder(denial.target)
             if why := _why_withheld(denial.target, folder, protected, home):
                 withheld[denial.target, why] = None

@@ -119,7 +119,7 @@ class SandboxPolicy:
         """Judge one operation; None allows it.  Never raises.
 
         A ``WRITE`` is judged where it would land: at the end of all links, and, because a link can
-        itself be replaced, at the link too.  Reading is allowed in every mode.
+        itself be replaced, at the link too; a ``REMOVE`` at the link.  Reading is allowed in every mode.
         """
         if operation is Operation.READ or self.mode is SandboxMode.DANGER_FULL_ACCESS:
             return None
@@ -127,12 +127,13 @@ class SandboxPolicy:
             return self._check_connect(target)
         if not os.path.isabs(target) or not is_path_text(target):
             return Denial(operation, target, "only an absolute path can be judged")
+        entry = _entry(target)
+        if operation is Operation.REMOVE:
+            return self._check_write(operation, entry) or self._check_stays(entry)
         resolved = canonical(target)
         if _is_loop(resolved):
             return Denial(operation, target, "its links lead round in a circle")
-        parent, name = os.path.split(target)
-        entry = resolved if name in {"", os.curdir, os.pardir} else os.path.join(canonical(parent), name)
-        return self._check_write(resolved) or self._check_write(entry)
+        return self._check_write(operation, resolved) or self._check_write(operation, entry)
 
     def _check_connect(self, target: str) -> Denial | None:
         if os.path.isabs(target):
@@ -161,23 +162,29 @@ class SandboxPolicy:
             return Denial(Operation.CONNECT, target, str(error))
         return None if ruling.allowed else Denial(Operation.CONNECT, target, ruling.rule, ruling.cure)
 
-    def _check_write(self, path: str) -> Denial | None:
+    def _check_write(self, operation: Operation, path: str) -> Denial | None:
         if self.mode is SandboxMode.READ_ONLY:
-            return Denial(Operation.WRITE, path, "read-only mode", 'sandbox_mode = "workspace-write"')
+            return Denial(operation, path, "read-only mode", 'sandbox_mode = "workspace-write"')
         holding = [root for root in self.writable_roots if contains(root, path)]
         if not holding:
             folder = path if os.path.isdir(path) else os.path.dirname(path)
             cure = f"add {folder!r} to sandbox_workspace_write.writable_roots"
-            return Denial(Operation.WRITE, path, "outside every writable root", cure)
+            return Denial(operation, path, "outside every writable root", cure)
         for closed in self.protected:
             if contains(closed, path):
-                return Denial(Operation.WRITE, path, f"{closed} is protected: {self.reasons.get(closed, 'by policy')}")
+                return Denial(operation, path, f"{closed} is protected: {self.reasons.get(closed, 'by policy')}")
         for root in holding:
             child = path[len(root) :].lstrip(os.sep).partition(os.sep)[0]
             if child.casefold() in self.protected_names and os.path.join(root, child) not in self.opened:
-                return Denial(Operation.WRITE, path, f"{child} is protected in every writable root")
+                return Denial(operation, path, f"{child} is protected in every writable root")
+        return None
+
+    def _check_stays(self, path: str) -> Denial | None:
         if path in self.pinned:
-            return Denial(Operation.WRITE, path, "it holds something protected")
+            return Denial(Operation.REMOVE, path, "it holds something protected")
+        if all(root == path for root in self.writable_roots if contains(root, path)):
+            cure = f"add {os.path.dirname(path)!r} to sandbox_workspace_write.writable_roots"
+            return Denial(Operation.REMOVE, path, "it is a writable root, and not in another one", cure)
         return None
 
 
@@ -321,6 +328,12 @@ def nested_repositories(root: str, folders: int = 2000, entries: int = 50_000) -
                 continue
         queue += [entry.path for entry in here if entry.name.casefold() not in PROTECTED_NAMES and _is_folder(entry)]
     return found, True
+
+
+def _entry(path: str) -> str:
+    """Give where the last name of an absolute path stands: links on the way are followed, and it is not."""
+    parent, name = os.path.split(path)
+    return canonical(path) if name in {"", os.curdir, os.pardir} else os.path.join(canonical(parent), name)
 
 
 def _is_loop(path: str) -> bool:

@@ -311,20 +311,14 @@ class LinuxLauncher:
         self._busy: set[Jail] = set()
         self._longest_idle = longest_idle
         self._alarm: threading.Timer | None = None
-        self._watch = Watch(policy)
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(forge.close)
+            self._watch = Watch(policy)
+            undo.callback(self._watch.close)
             self._outside = Outside.of(policy, nameservers)
-        except BaseException:
-            self._watch.close()
-            forge.close()
-            raise
-        try:
+            undo.callback(self._outside.close)
             jail, self.strength = establish(forge, self._outside)
-        except BaseException:
-            self._watch.close()
-            forge.close()
-            self._outside.close()
-            raise
+            undo.pop_all()
         self._plan = jail.plan
         if self._plan.rung is not Rung.FLOOR:
             self._watch.look_for_replacements()

@@ -35,10 +35,15 @@ class Observed:
     """Pairs of arguments: folder and path."""
     expects: bool | None = None
     """Whether the path has to exist, or must not; otherwise the call fails for its own reasons."""
+    operation: Operation = Operation.WRITE
 
 
 def _call(x86_64: int, aarch64: int, *paths: tuple[int, int], expects: bool | None = None) -> Observed:
     return Observed({"x86_64": x86_64, "aarch64": aarch64}, paths, expects)
+
+
+def _removal(x86_64: int, aarch64: int, *paths: tuple[int, int], expects: bool | None = None) -> Observed:
+    return Observed({"x86_64": x86_64, "aarch64": aarch64}, paths, expects, Operation.REMOVE)
 
 
 _MISSING: Final = -1
@@ -50,12 +55,12 @@ CALLS: Final = {
     "mkdirat": _call(258, 34, (0, 1), expects=False),
     "mknod": _call(133, _MISSING, (_CWD, 0), expects=False),
     "mknodat": _call(259, 33, (0, 1), expects=False),
-    "rmdir": _call(84, _MISSING, (_CWD, 0), expects=True),
-    "unlink": _call(87, _MISSING, (_CWD, 0), expects=True),
-    "unlinkat": _call(263, 35, (0, 1), expects=True),
-    "rename": _call(82, _MISSING, (_CWD, 0), (_CWD, 1)),
-    "renameat": _call(264, 38, (0, 1), (2, 3)),
-    "renameat2": _call(316, 276, (0, 1), (2, 3)),
+    "rmdir": _removal(84, _MISSING, (_CWD, 0), expects=True),
+    "unlink": _removal(87, _MISSING, (_CWD, 0), expects=True),
+    "unlinkat": _removal(263, 35, (0, 1), expects=True),
+    "rename": _removal(82, _MISSING, (_CWD, 0), (_CWD, 1)),
+    "renameat": _removal(264, 38, (0, 1), (2, 3)),
+    "renameat2": _removal(316, 276, (0, 1), (2, 3)),
     "link": _call(86, _MISSING, (_CWD, 1), expects=False),
     "linkat": _call(265, 37, (2, 3), expects=False),
     "symlink": _call(88, _MISSING, (_CWD, 1), expects=False),
@@ -98,7 +103,7 @@ def refused(policy: SandboxPolicy, thread: int, number: int, arguments: list[int
             continue
         if not target or (call.expects is not None and os.path.lexists(target) is not call.expects):
             continue
-        denial = policy.check(Operation.WRITE, target)
+        denial = policy.check(call.operation, target)
         # Devices are not in the policy; the harmless ones are open in every mode.
         if denial is not None and not target.startswith(("/dev/", "/proc/")):
             denials.append(denial)

@@ -23,6 +23,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
+from codex_core.errors import SandboxUnavailableError
 from codex_core.types import Denial, Operation
 
 from codex_sandbox_linux import kernel
@@ -51,8 +52,16 @@ class Watch:
     def __init__(self, policy: SandboxPolicy) -> None:
         """Watch for paths that appear.
 
-        Makes the home of codex where it is missing and a command could make it otherwise.
+        Makes the home of codex where it is missing and a command could make it otherwise; raises
+        SandboxUnavailableError where it cannot.
         """
+        home = os.path.dirname(policy.quarantine)
+        if home in policy.protected:
+            try:
+                os.makedirs(home, mode=0o700, exist_ok=True)
+            except OSError as error:
+                msg = f"the home of codex, {home!r}, cannot be made: {error.strerror}"
+                raise SandboxUnavailableError(msg) from error
         self._policy = policy
         self._replaced = False
         self._lock = threading.Lock()
@@ -61,10 +70,8 @@ class Watch:
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._inotify = int(self._libc.inotify_init1(_IN_NONBLOCK_CLOEXEC))
         self._overflowed = self._inotify < 0
-        home = os.path.dirname(policy.quarantine)
-        if home in policy.protected:
-            os.makedirs(home, mode=0o700, exist_ok=True)
         self._known = self._look()
+        self._seen = self._glance()
         self._arm()
 
     def fileno(self) -> int:
@@ -90,10 +97,11 @@ class Watch:
         To be asked only while no command runs.
         """
         with self._lock:
-            if not self._changes():
+            before, self._seen = self._seen, self._glance()
+            if before == self._seen:
                 return False
-            before, self._known = self._known, self._look()
-            return before != self._known
+            self._known = self._look()
+            return True
 
     def handle(self, *, ended: bool = False) -> list[Denial]:
         """Rename what has appeared, without waiting; look everywhere when the command has *ended*."""
@@ -119,6 +127,10 @@ class Watch:
     def _look(self) -> dict[str, _Identity]:
         return {path: _identity(path) for path in self._policy.protected}
 
+    def _glance(self) -> dict[str, tuple[_Identity, int]]:
+        """Look without opening anything, for the time of change too: what is made anew may get the old number."""
+        return {path: _quick_identity(path) for path in self._policy.protected}
+
     def _arm(self) -> None:
         folders = {root for root in self._policy.writable_roots if os.path.isdir(root)}
         folders |= {_nearest_folder(path) for path, identity in self._known.items() if identity is None}
@@ -130,7 +142,7 @@ class Watch:
 
     def _changes(self) -> list[str]:
         """Give the protected paths that do not look as they did; a link on the way can be the reason."""
-        return [path for path, before in self._known.items() if _quick_identity(path) != before]
+        return [path for path, before in self._known.items() if _quick_identity(path)[0] != before]
 
     def _appeared(self, names: list[str]) -> list[str]:
         appeared = {path for path in names if self._known.get(path) is None and _identity(path) is not None}
@@ -246,12 +258,13 @@ def _is_small(path: str) -> bool:
     return True
 
 
-def _quick_identity(path: str) -> _Identity:
+def _quick_identity(path: str) -> tuple[_Identity, int]:
+    """Give device and inode of what is at *path*, and when it was changed."""
     try:
         status = os.lstat(path)
     except OSError:
-        return None
-    return status.st_dev, status.st_ino
+        return None, 0
+    return (status.st_dev, status.st_ino), status.st_ctime_ns
 
 
 def _identity(path: str) -> _Identity:
