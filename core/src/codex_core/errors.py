@@ -18,6 +18,27 @@ The number is :attr:`CodexError.exit_code`, what ``codex`` exits with (125-127 a
 ``timeout`` of the GNU coreutils use them).
 """
 
+import errno
+import os
+
+_SHORTAGES = {
+    errno.EMFILE: "allow more open files (ulimit -n)",
+    errno.ENFILE: "close some of the machine's open files",
+    errno.ENOMEM: "free some memory, or allow more (ulimit -v)",
+    errno.EAGAIN: "allow more processes (ulimit -u)",
+    errno.ENOSPC: "make room on the disk",
+    errno.EDQUOT: "make room on the disk",
+}
+
+
+def shortage(error: BaseException) -> str:
+    """Say in one line what this machine has run out of, and what mends it; empty where *error* has another reason."""
+    number = errno.ENOMEM if isinstance(error, MemoryError) else getattr(error, "errno", None)
+    if number not in _SHORTAGES:
+        return ""
+    named = getattr(error, "filename", None)
+    return f"{f'{named}: ' if named else ''}{os.strerror(number)}: {_SHORTAGES[number]}"
+
 
 class CodexError(Exception):
     """Base class; the message is one line that says what is wrong and, where possible, what mends it."""

@@ -6,9 +6,12 @@ it holds, and kill it.  Its arguments are folders for ``sys.path``.
 
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
+import resource
 import select
+import signal
 import sys
 import threading
 import time
@@ -19,6 +22,7 @@ sys.path[:0] = sys.argv[1:]
 from codex_core.sandbox.direct import DirectLauncher  # noqa: E402 - the folders come first
 from codex_core.sandbox.policy import build_policy  # noqa: E402
 from codex_core.sandbox.runner import run  # noqa: E402
+from codex_sandbox_linux import helper  # noqa: E402
 from codex_sandbox_linux import launcher as launcher_module  # noqa: E402
 from codex_sandbox_linux.forge import HelperForge, LocalForge  # noqa: E402
 
@@ -97,6 +101,27 @@ class Owner:
         while (ended := running.advance()) is None and (left := deadline - time.monotonic()) > 0:
             select.select([running], [], [], left)
         return ended, running.denials()
+
+    def limit(self, kind: int, most: int) -> int:
+        """Let this process, and what it starts, have no more than *most* of something; what it could have before."""
+        soft, hard = resource.getrlimit(kind)
+        resource.setrlimit(kind, (most, hard))
+        return soft
+
+    def die_at(self, place: str) -> None:
+        """End this process by SIGKILL when it next comes to a function, such as ``launcher.Jail.close``."""
+        module, *way, name = place.split(".")
+        holder: Any = importlib.import_module(f"codex_sandbox_linux.{module}")
+        for step in way:
+            holder = getattr(holder, step)
+        setattr(holder, name, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+
+    def set(self, module: str, name: str, value: object) -> None:
+        """Give a constant of the package another value."""
+        setattr(importlib.import_module(f"codex_sandbox_linux.{module}"), name, value)
+
+    def collect(self, pid: int) -> None:
+        helper.collect(pid)
 
     def census(self) -> dict[str, int]:
         """Count what this process holds, apart from the pipes to the test."""

@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from codex_core import __version__
-from codex_core.errors import CodexError, UsageError
+from codex_core.errors import CodexError, UsageError, shortage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +27,7 @@ SUBCOMMANDS = {
     "doctor": "check this installation and what the sandbox can keep here",
     "completion": "print a completion script for bash, zsh or fish",
 }
+_UNAVAILABLE = 125
 _INTERRUPTED = 130
 _NOBODY_READS = 141
 _INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits(3)
@@ -81,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return _NOBODY_READS
     except Exception as error:  # noqa: BLE001 -- no traceback may reach a user
-        return _fail(error, _INTERNAL_ERROR)
+        return _fail(error, _UNAVAILABLE if shortage(error) else _INTERNAL_ERROR)
     return code
 
 
@@ -130,7 +131,7 @@ def _fail(error: Exception, code: int) -> int:
         import traceback
 
         traceback.print_exception(error)
-    message = str(error)
+    message = shortage(error) or str(error)
     if code == _INTERNAL_ERROR:
         message = f"internal error: {type(error).__name__}: {error} (CODEX_DEBUG=1 shows where)"
     sys.stderr.write(f"codex: {visible(message)}\n")

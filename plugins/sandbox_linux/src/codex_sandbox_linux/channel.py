@@ -75,9 +75,12 @@ def receive(channel: socket.socket, size: int) -> tuple[bytes, list[int]]:
     """
     room = socket.CMSG_SPACE(_MOST_DESCRIPTORS * _DESCRIPTOR.size)
     packet, ancillary, flags, _ = channel.recvmsg(size, room, socket.MSG_CMSG_CLOEXEC)
+    descriptors = [number for _, _, data in ancillary for (number,) in _DESCRIPTOR.iter_unpack(data)]
     if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+        for descriptor in descriptors:
+            os.close(descriptor)
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), "channel")
-    return packet, [number for _, _, data in ancillary for (number,) in _DESCRIPTOR.iter_unpack(data)]
+    return packet, descriptors
 
 
 def pair() -> tuple[socket.socket, socket.socket]:

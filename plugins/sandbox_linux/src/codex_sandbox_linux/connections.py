@@ -112,18 +112,22 @@ class Supervisor:
         self._link = link
         self._isolated = isolated
         self._listener = listener
-        self._diagnostics = socket.socket(fileno=diagnostics)
-        self._diagnostics.settimeout(1)
+        with contextlib.ExitStack() as held:
+            held.callback(os.close, listener)
+            self._diagnostics = held.enter_context(socket.socket(fileno=diagnostics))
+            self._diagnostics.settimeout(1)
+            self._timer = kernel.timer()
+            held.callback(os.close, self._timer)
+            self._epoll = held.enter_context(select.epoll())
+            self._epoll.register(listener, select.EPOLLIN)
+            self._epoll.register(self._timer, select.EPOLLIN)
+            self._held = held.pop_all()
         self._own: dict[tuple[int, int] | bytes, _Socket] = {}
         self._waiting: dict[int, _Waiting] = {}
         """By the notification that has to be answered."""
         self.is_abused = False
         """Whether closing the caller's sockets takes so long that only the end of the jail can help."""
         self._closer: queue.SimpleQueue[socket.socket | None] | None = None
-        self._timer = kernel.timer()
-        self._epoll = select.epoll()
-        self._epoll.register(listener, select.EPOLLIN)
-        self._epoll.register(self._timer, select.EPOLLIN)
         self.denials: dict[Denial, None] = {}
         """What was denied, in order; no more than :data:`MOST_DENIALS`."""
 
@@ -144,10 +148,7 @@ class Supervisor:
         self.forget()
         if self._closer is not None:
             self._closer.put(None)
-        self._epoll.close()
-        os.close(self._timer)
-        self._diagnostics.close()
-        os.close(self._listener)
+        self._held.close()
 
     def handle(self) -> None:
         """Answer what is waiting, without blocking."""

@@ -7,13 +7,14 @@ starts one helper by exec, which clones on request and does nothing else.
 
 from __future__ import annotations
 
+import contextlib
 import marshal
 import os
 import signal
 import socket
 from typing import Final, NoReturn, Protocol
 
-from codex_core.errors import SandboxUnavailableError
+from codex_core.errors import SandboxUnavailableError, shortage
 from codex_core.types import Limits
 
 from codex_sandbox_linux import channel, helper, jail, kernel, namespaces
@@ -25,6 +26,8 @@ from codex_sandbox_linux.usage import LIMITS
 _CLONE: Final = b"c"
 _SWEEP: Final = b"s"
 _PACKET: Final = 1 << 17
+_PATIENCE: Final = 20.0
+"""Seconds for an answer of the helper; cloning takes milliseconds, but a machine may be busy."""
 
 
 class Forge(Protocol):
@@ -62,21 +65,19 @@ class LocalForge:
         """See :meth:`Forge.clone`."""
         ours, theirs = channel.pair()
         parent = os.getpid()
-        try:
+        with contextlib.ExitStack() as undo, theirs:
+            undo.callback(ours.close)  # which ends a jail that has begun
             pid = kernel.clone(plan.clone_flags)
             if pid == 0:
                 jail.main(plan, theirs, self._beacon_name, parent=parent)
             self._jails.add(pid)
             self._strays_are_possible |= plan.rung is Rung.FLOOR
             pidfd = os.pidfd_open(pid)
+            undo.callback(os.close, pidfd)
             if plan.rung is Rung.NAMESPACES:
                 namespaces.write_id_maps(pid)
                 ours.send(b"mapped")
-        except OSError:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
+            undo.pop_all()
         return ours, pidfd
 
     def forget_ended_jails(self) -> None:
@@ -114,6 +115,7 @@ class HelperForge:
     def __init__(self) -> None:
         """Start the helper; what becomes of it is found out by the first request."""
         self._pid, self._control = helper.start("forge")
+        self._control.settimeout(_PATIENCE)
 
     def clone(self, plan: Plan) -> tuple[socket.socket, int]:
         """See :meth:`Forge.clone`."""
@@ -131,10 +133,12 @@ class HelperForge:
         try:
             self._control.send(request)
             message, descriptors = channel.receive(self._control, _PACKET)
-        except OSError:
+        except OSError as error:
+            if shortage(error):
+                raise
             message, descriptors = b"", []
         if not message:
-            msg = "the sandbox helper has ended unexpectedly: start codex again"
+            msg = "the sandbox helper has ended, or does not answer: start codex again"
             raise SandboxUnavailableError(msg)
         return message, descriptors
 

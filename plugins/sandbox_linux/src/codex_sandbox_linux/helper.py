@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import select
+import signal
 import socket
 import sys
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from codex_core.errors import SandboxUnavailableError
+from codex_core.errors import SandboxUnavailableError, shortage
 
 from codex_sandbox_linux import channel, kernel
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 _CONTROL: Final = 3
 """The helper's end of its socket."""
+_PATIENCE: Final = 5.0
+"""Seconds that a helper gets to end by itself."""
 _BOOT: Final = "import sys; sys.path[:0] = sys.argv[2:]; from codex_sandbox_linux import {0}; {0}.serve()"
 
 
@@ -38,7 +42,8 @@ def start(module: str) -> tuple[int, socket.socket]:
         pid = os.posix_spawn(sys.executable, arguments, environment, file_actions=onto, setsigmask=(), setsid=True)
     except OSError as error:
         ours.close()
-        msg = f"the sandbox helper cannot be started with {sys.executable!r}: {error.strerror}"
+        why = shortage(error) or f"{sys.executable!r}: {error.strerror}"
+        msg = f"the sandbox helper cannot be started: {why}"
         raise SandboxUnavailableError(msg) from error
     finally:
         theirs.close()
@@ -46,11 +51,22 @@ def start(module: str) -> tuple[int, socket.socket]:
 
 
 def collect(pid: int) -> None:
-    """Wait for the end of a helper whose socket has been closed."""
+    """Wait for the end of a helper whose socket has been closed; kill it if that takes long."""
     try:
-        os.waitpid(pid, 0)
-    except ChildProcessError:  # somebody else in this process has collected it
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:  # somebody else in this process has collected it
         return
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    try:
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if not poll.poll(_PATIENCE * 1000):
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+    except ChildProcessError:  # as above, and a stranger has its number by now
+        return
+    finally:
+        os.close(pidfd)
 
 
 def control() -> socket.socket:

@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from codex_core.errors import CommandNotExecutableError, CommandNotFoundError, SandboxUnavailableError
+from codex_core.errors import CommandNotExecutableError, CommandNotFoundError, SandboxUnavailableError, shortage
 from codex_core.types import Ended, Limits, Network
 
 from codex_sandbox_linux import channel, gateway, kernel
@@ -44,6 +44,8 @@ _MOST_IDLE: Final = 4
 """Jails that wait for another command; more than that were for commands at the same time."""
 _MOST_APPEARED: Final = 20
 """How often one command may make a protected name before it is ended."""
+_PASSING: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
+"""What this host is short of now is no reason for a weaker sandbox.  It says ENOSPC where it allows no namespaces."""
 _NULL_DEVICE: Final = os.makedev(1, 3)
 _HANDSHAKE_TIMEOUT: Final = 20.0
 """Seconds; setting up takes milliseconds, but a machine may be busy."""
@@ -101,9 +103,14 @@ class Jail:
         self.link: Link | None = None
         self.group: Group | None = None
         self.idle_since = 0.0
-        self.epoll = select.epoll()
-        self.epoll.register(opened, select.EPOLLIN)
         try:
+            self.epoll = select.epoll()
+        except OSError:
+            opened.close()  # which ends the jail
+            os.close(pidfd)
+            raise
+        try:
+            self.epoll.register(opened, select.EPOLLIN)
             self.found = self._handshake()
             self._enclose()
         except BaseException:
@@ -233,6 +240,8 @@ def establish(forge: Forge, outside: Outside) -> tuple[Jail, Strength]:
         try:
             jail = _make(forge, outside, outside.plan(rung))
         except OSError as error:
+            if error.errno in _PASSING:
+                raise SandboxUnavailableError(f"the sandbox cannot be set up: {shortage(error)}") from error
             failures.append(f"{rung}: {error.filename or 'clone'}: {error.strerror}")
             continue
         stated = strength(jail.plan, abi, found=jail.found, why=failures[0] if failures else "")
@@ -385,7 +394,8 @@ class LinuxLauncher:
                 try:
                     self._admit(Jail(self._outside, plan, *self._forge.clone(plan)))
                 except OSError as error:
-                    msg = f"the sandbox cannot be set up: {error.filename or 'clone'}: {error.strerror}"
+                    why = shortage(error) or f"{error.filename or 'clone'}: {error.strerror}"
+                    msg = f"the sandbox cannot be set up: {why}"
                     raise SandboxUnavailableError(msg) from error
             jail = self._idle.pop()
             self._busy.add(jail)
@@ -502,6 +512,8 @@ class Running:
             if value == errno.ENOENT:
                 msg = f"{program}: command not found"
                 raise CommandNotFoundError(msg)
+            if why := shortage(OSError(value, "", program)):
+                raise SandboxUnavailableError(why)
             msg = f"{program}: {os.strerror(value)}"
             raise CommandNotExecutableError(msg)
         if kind not in {channel.ENDED, channel.SPENT}:
