@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _AT_EMPTY_PATH = 0x1000
 _FCHMODAT2, _SETXATTRAT, _FILE_GETATTR, _FILE_SETATTR = 452, 463, 468, 469
 _FS_IOC_FSGETXATTR, _FS_IOC_FSSETXATTR = 0x801C581F, 0x401C5820
+_FS_IOC_GETFLAGS, _FS_IOC_SETFLAGS, _FS_NODUMP = 0x80086601, 0x40086602, 0x40
 _NO_DUMP = 0x80
 """FS_XFLAG_NODUMP, a flag that does nothing."""
 
@@ -60,3 +61,25 @@ def a_flag_by_a_descriptor_for_reading(world: World) -> None:
     fcntl.ioctl(descriptor, _FS_IOC_FSGETXATTR, attributes)
     attributes[0] ^= _NO_DUMP
     fcntl.ioctl(descriptor, _FS_IOC_FSSETXATTR, bytes(attributes))
+
+
+def an_attribute_by_a_descriptor_for_reading(world: World) -> None:
+    """fsetxattr asks for the rights of the file, not of the descriptor."""
+    os.setxattr(os.open(world.file, os.O_RDONLY), "user.attack", b"1")
+
+
+def a_flag_by_the_old_call(world: World) -> None:
+    """ioctl_iflags(2), FS_IOC_SETFLAGS: chattr(1) opens the file for reading."""
+    descriptor = os.open(world.file, os.O_RDONLY)
+    flags = struct.unpack("i", fcntl.ioctl(descriptor, _FS_IOC_GETFLAGS, struct.pack("i", 0)))[0]
+    fcntl.ioctl(descriptor, _FS_IOC_SETFLAGS, struct.pack("i", flags ^ _FS_NODUMP))
+
+
+def times_of_a_listener(world: World) -> None:
+    """A socket can be connected to on a read-only mount; it is a file all the same."""
+    os.utime(world.socket, (7, 7))
+
+
+def its_owner_by_a_descriptor_without_rights(world: World) -> None:
+    """fchownat(2), AT_EMPTY_PATH: to the same owner, which changes the time of change."""
+    call(260, os.open(world.file, os.O_PATH), b"", os.getuid(), os.getgid(), _AT_EMPTY_PATH)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _F_SETOWN, _F_SETSIG = 8, 10
 _KCMP_FILES = 2
+_PIDFD_GETFD, _PROCESS_MADVISE, _MADV_COLD = 438, 440, 20
 _PTRACE, _SEIZE = 101, 0x4206
 
 
@@ -110,3 +111,59 @@ def the_descriptors_of_the_jail(world: World) -> None:
     """Its channel to the owner is among them (as the leaked descriptor of CVE-2024-21626)."""
     folder = f"/proc/{world.parent}/fd"
     gained([os.readlink(f"{folder}/{name}") for name in os.listdir(folder)])
+
+
+def a_signal_to_its_thread(world: World) -> None:
+    """tgkill(2)."""
+    call(234, world.victim, world.victim, signal.SIGUSR1)
+
+
+def a_descriptor_of_it(world: World) -> None:
+    """pidfd_getfd (Linux 5.6)."""
+    gained(call(_PIDFD_GETFD, os.pidfd_open(world.victim), 1, 0))
+
+
+def its_memory(world: World) -> None:
+    """process_vm_readv(2), at the address of its program, which is not moved or stands in its map."""
+    with open(f"/proc/{world.victim}/maps", encoding="utf-8") as maps:
+        start = int(maps.readline().partition("-")[0], 16)
+    here = ctypes.create_string_buffer(4)
+    local = struct.pack("<QQ", ctypes.addressof(here), 4)
+    remote = struct.pack("<QQ", start, 4)
+    call(310, world.victim, local, 1, remote, 1, 0)
+    gained(here.raw)
+
+
+def dying_first_when_memory_ends(world: World) -> None:
+    """proc_pid_oom_score_adj(5): more needs no privilege."""
+    path = f"/proc/{world.victim}/oom_score_adj"
+    with open(path, encoding="ascii") as file:
+        before = int(file.read())
+    with open(path, "w", encoding="ascii") as file:
+        file.write(str(min(1000, before + 1)))
+    gained(before)
+
+
+def its_processors(world: World) -> None:
+    """sched_setaffinity(2) asks for the same user only."""
+    os.sched_setaffinity(world.victim, os.sched_getaffinity(world.victim))
+    gained("affinity")
+
+
+def its_scheduling(world: World) -> None:
+    """sched_setscheduler(2), to a policy for which nobody waits."""
+    os.sched_setscheduler(world.victim, os.SCHED_BATCH, os.sched_param(0))
+    gained("scheduling")
+
+
+def its_place_at_the_disk(world: World) -> None:
+    """ioprio_set(2): the idle class."""
+    call(251, 1, world.victim, 3 << 13)
+    gained("priority")
+
+
+def its_memory_made_cold(world: World) -> None:
+    """process_madvise (Linux 5.10) needs the right to read the process."""
+    with open(f"/proc/{world.victim}/maps", encoding="utf-8") as maps:
+        start = int(maps.readline().partition("-")[0], 16)
+    gained(call(_PROCESS_MADVISE, os.pidfd_open(world.victim), struct.pack("<QQ", start, 4096), 1, _MADV_COLD, 0))

@@ -52,6 +52,22 @@ def a_nameless_file_as_its_hook(world: World) -> None:
     os.link(f"/proc/self/fd/{descriptor}", f"{world.ws}/.git/hooks/pre-commit", src_dir_fd=descriptor)
 
 
+def its_configuration_from_inside(world: World) -> None:
+    """openat(2) with ".." from a folder that was opened in it."""
+    hooks = os.open(f"{world.ws}/.git/hooks", os.O_RDONLY)
+    os.write(os.open("../config", os.O_WRONLY | os.O_APPEND, dir_fd=hooks), b"changed")
+
+
+def its_configuration_through_the_root_of_a_process(world: World) -> None:
+    """A magic link of proc(5) starts at another mount."""
+    _append(f"/proc/{os.getppid()}/root{world.ws}/.git/config")
+
+
+def its_configuration_emptied_by_an_open_for_reading(world: World) -> None:
+    """open(2): O_TRUNC with O_RDONLY is unspecified, and Linux truncates."""
+    os.close(os.open(f"{world.ws}/.git/config", os.O_RDONLY | os.O_TRUNC))
+
+
 def _append(path: str) -> None:
     with open(path, "a", encoding="utf-8") as file:
         file.write("changed")

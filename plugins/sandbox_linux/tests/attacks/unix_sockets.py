@@ -138,3 +138,39 @@ def a_handle_on_the_peer(world: World) -> None:
     peer = struct.unpack("i", own.accept()[0].getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD, 4))[0]
     signal.pidfd_send_signal(peer, 0)
     gained(client.getsockname())
+
+
+def another_spelling_of_itself(world: World) -> None:
+    """/proc/self is the reader, and a supervisor is another one."""
+    os.chdir(world.outside)
+    connect("/proc/../proc//self/cwd/socket")
+
+
+def the_folder_of_a_child(world: World) -> None:
+    """A magic link that belongs to another process of the command."""
+    child = os.fork()
+    if child == 0:
+        os.chdir(world.outside)
+        time.sleep(10)
+        os._exit(0)
+    try:
+        time.sleep(0.2)
+        connect(f"/proc/{child}/cwd/socket")
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def numbers_with_high_bits(world: World) -> None:
+    """The kernel reads the descriptor and the length as an int."""
+    address = unix_address(world.socket) + b"\0"
+    call(42, 1 << 32 | socket.socket(socket.AF_UNIX).detach(), address, 1 << 32 | len(address))
+
+
+def a_socket_of_its_own_first(world: World) -> None:
+    """connect(2) of a socket that has been connected; one that was allowed once is judged again."""
+    serve(f"{world.ws}/own")
+    first = connect(f"{world.ws}/own")
+    connecting = socket.socket(socket.AF_UNIX)
+    os.dup2(connecting.fileno(), first.fileno())
+    first.connect(world.socket)
