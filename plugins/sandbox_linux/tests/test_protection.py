@@ -468,3 +468,26 @@ def test_a_home_of_codex_that_cannot_be_made_is_one_line(box: Box) -> None:
         box.open(roots=[box.home], forge="helper")
     assert "\n" not in str(caught.value)
     assert box.census() == before
+
+
+def test_a_bare_repository_laid_out_in_the_workspace_does_not_stay(box: Box, ran: str) -> None:
+    """Where there is no ``.git``, git takes the folder itself for a repository (git-rev-parse(1), is_git_directory)."""
+    plant = PLANT + "plant('.', sys.argv[1]); open('config', 'a').write('\\tbare = false\\n\\tworktree = .\\n')"
+    box.free_py(f"import os; os.chdir(ws)\n{plant}", ran)
+    box.free(["git", "status"], cwd=box.ws)
+    assert os.path.exists(ran), "git does run what such a configuration names"
+    box.renew()
+    box.open()
+    result = box.py(plant, ran)
+    assert result.returncode == 0, result.stderr
+    box.free(["git", "status"], cwd=box.ws)
+    assert not os.path.exists(ran)
+    assert [denial.target for denial in result.denials] == [f"{box.ws}/HEAD"]
+
+
+def test_a_bare_repository_that_the_host_makes_stays(box: Box) -> None:
+    box.open()
+    assert box.run(["true"]).returncode == 0
+    assert box.free(["git", "init", "-q", "--bare", "."], cwd=box.ws).returncode == 0
+    assert box.run(["true"]).denials == ()
+    assert os.path.exists(f"{box.ws}/HEAD")

@@ -72,6 +72,7 @@ class Watch:
         self._overflowed = self._inotify < 0
         self._known = self._look()
         self._seen = self._glance()
+        self._bare = self._bare_roots()
         self._arm()
 
     def fileno(self) -> int:
@@ -97,6 +98,7 @@ class Watch:
         To be asked only while no command runs.
         """
         with self._lock:
+            self._bare = self._bare_roots()
             before, self._seen = self._seen, self._glance()
             if before == self._seen:
                 return False
@@ -150,9 +152,18 @@ class Watch:
             before, now = self._known[path], _identity(path)
             if now is not None and now != before and (before is None or self._replaced):
                 appeared.add(path)
+        appeared |= {os.path.join(root, "HEAD") for root in self._bare_roots() - self._bare}
         if appeared:
             self._arm()
         return sorted(appeared)
+
+    def _bare_roots(self) -> set[str]:
+        """Give the writable roots that git takes for a repository themselves."""
+        return {
+            root
+            for root in self._policy.writable_roots
+            if all(os.path.lexists(os.path.join(root, name)) for name in ("HEAD", "objects", "refs"))
+        }
 
     def _read_names(self) -> list[str] | None:
         """Give the paths of protected names that were made directly in a writable root, in whatever case.
