@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -526,6 +527,21 @@ def test_a_denial_that_the_launcher_reports_is_kept_as_it_is(scene: Callable[...
     result = here.session.run(["sh", "-c", "echo \"touch: '/etc/x': Permission denied\" >&2; exit 1"])
     assert result.denials == here.backend.launchers[0].denies
     assert here.of(SandboxOutcome)[0].target == "example.com:443"
+
+
+def test_a_change_closes_the_old_sandbox_and_makes_the_next_one_before_it_is_needed(
+    scene: Callable[..., Scene],
+) -> None:
+    here = scene(ALLOW, mode="workspace-write")
+    here.session.run(["true"])
+    here.session.change({"sandbox_mode": "read-only"})
+    assert here.backend.launchers[0].closed
+    deadline = time.monotonic() + 30
+    while len(here.backend.launchers) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    here.session.run(["true"])
+    assert len(here.backend.launchers) == 2
 
 
 # Questions about hosts

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import uuid
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ from codex_core.approval.prompt import Answer, Choice, LinePrompter, Question
 from codex_core.approval.rules import now
 from codex_core.config import changed, load_config
 from codex_core.discovery import code_locations
-from codex_core.errors import NotPermittedError, SandboxUnavailableError, StoppedError, UsageError
+from codex_core.errors import CodexError, NotPermittedError, SandboxUnavailableError, StoppedError, UsageError
 from codex_core.events import (
     ConversationChanges,
     ConversationStarts,
@@ -216,7 +216,13 @@ class Session:
             for launcher in before.values():
                 launcher.close()
         self._announce(ConversationChanges)
+        # The next command need not wait for its sandbox.
+        threading.Thread(target=self._prepare, name="codex-prepare", daemon=True).start()
         return (*after.warnings, *self.notices)
+
+    def _prepare(self) -> None:
+        with suppress(CodexError):  # which the next command meets as well
+            self._launcher(outside=False)
 
     @contextmanager
     def _in_use(self) -> Iterator[None]:
