@@ -243,3 +243,17 @@ def test_every_table_does_what_its_examples_say() -> None:
 @given(text=st.text("ab.*?[", max_size=6), pattern=st.text("ab.*?", max_size=6))
 def test_patterns_mean_what_fnmatch_makes_of_them(text: str, pattern: str) -> None:
     assert tables.is_like(text, pattern) == fnmatchcase(text, pattern)
+
+
+@pytest.mark.parametrize(
+    ("name", "argv"),
+    [(".jq", ("jq", ".", "a")), (".magic", ("file", "a")), (".bash_profile", ("bash", "-lc", "ls"))],
+)
+def test_what_a_program_reads_first_must_not_come_from_a_command(
+    tmp_path: Path, name: str, argv: tuple[str, ...]
+) -> None:
+    environ = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    policy = SandboxPolicy(SandboxMode.WORKSPACE_WRITE, str(tmp_path), (str(tmp_path),), ())
+    assert classify(argv, policy, environ=environ).level is SAFE
+    (tmp_path / name).touch()
+    assert classify(argv, policy, environ=environ).level is ASK

@@ -97,6 +97,7 @@ def _why_safe(argv: Sequence[str], around: Surroundings) -> str:
         if variable in around.environ:
             msg = f"{variable} is set, which changes what {name} does"
             raise NotSafeError(msg)
+    _require_harmless_startup(around, program.startup, ())
     if not (around.in_shell and program.builtin and argv[0] == name):
         _require_system_program(argv[0], around)
     _require_harmless_reading(program.read(argv[1:], piped=around.piped), around)
@@ -148,11 +149,11 @@ def _why_windows_line_is_safe(argv: Sequence[str], around: Surroundings) -> str:
 
 
 def _require_harmless_startup(around: Surroundings, names: Sequence[str], more: Sequence[str]) -> None:
-    """Insist that nothing which a shell reads first, *names* in the home and *more*, was put there by a command."""
+    """Insist that nothing which is read first, *names* in the home and *more*, was put there by a command."""
     for place in [*(os.path.join(around.home, name) for name in names), *filter(None, more)]:
         inside = any(contains(root, canonical(place)) for root in around.policy.writable_roots)
         if inside and os.path.lexists(place):
-            msg = f"the shell first reads {place}, where commands can write"
+            msg = f"it first reads {place}, where commands can write"
             raise NotSafeError(msg)
 
 

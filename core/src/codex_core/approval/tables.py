@@ -133,6 +133,8 @@ class SafeProgram:
     builtin: bool = False
     anything: bool = False
     closed_by: tuple[str, ...] = ()
+    startup: tuple[str, ...] = ()
+    """What it reads first of the home."""
 
     def read(self, words: Sequence[str], *, piped: bool = False) -> Reading:
         """Say what the program reads when it gets *words*; *piped* if its input is another's output.
