@@ -99,7 +99,7 @@ def open_session(
     *overrides* are as after ``-c``, such as ``"sandbox_mode=read-only"``.  *prompter* is who is asked
     where a verdict wants a person; without one, plain lines on the terminal if there is one, and
     else the answer is no.  *environ* is what commands may inherit, and where ``CODEX_HOME`` is looked
-    up; this process's own without it.
+    up; this process's own without it, as it is now.
 
     Raises ConfigError, PluginError or SandboxUnavailableError: what was asked for and is missing stops
     the start.
@@ -127,7 +127,7 @@ class Session:
         names is loaded.
         """
         self._given_host = host
-        self._environ = loaded.context.environ
+        self._environ = dict(loaded.context.environ)
         self._constraints = loaded.constraints
         self._rule_file = os.path.join(loaded.codex_home, RULES_FOLDER, REMEMBERED)
         self._prompter: Prompter = prompter or LinePrompter(timeout=loaded.config.ask_about.timeout)
@@ -164,6 +164,8 @@ class Session:
         self._memory = SessionMemory()
         self._confined: dict[SandboxPolicy, Launcher] = {}
         self._searching = no_search == ""
+        self._environments: dict[str, dict[str, str]] = {}
+        """What commands inherit, by who confines them."""
         self.policy: SandboxPolicy = reaching
 
     def __enter__(self) -> Self:
@@ -406,6 +408,12 @@ class Session:
             self._memory.allow(grant)
         return answer
 
+    def _inherited(self, backend: str) -> dict[str, str]:
+        if backend not in self._environments:
+            settings = self.config.environment_settings()
+            self._environments[backend] = child_environment(self._environ, settings, self.policy, backend)
+        return self._environments[backend]
+
     def _may_connect(self, asking: Action, within: Interlude | None, host: str, port: int) -> Verdict:
         """Judge a host that no list names, for a command under way; raises NotPermittedError."""
         action = Action((join_port(host, port),), asking.cwd, NETWORK_TOOL, asking.call_id, command=asking.argv)
@@ -425,8 +433,7 @@ class Session:
             refusal = Verdict(Decision.FORBID, str(violation), violation.place)
             self._emit_decision(action, "denied", "config", refusal)
             raise NotPermittedError(f"not permitted: {violation}")
-        settings, backend = self.config.environment_settings(), launcher.strength.backend
-        inherited = child_environment(self._environ, settings, self.policy, backend)
+        inherited: Mapping[str, str] = self._inherited(launcher.strength.backend)
         if verdict.unsandboxed:
             inherited = without_steering(inherited, self.policy, action.cwd)
         interlude = terminal.Interlude() if stdio.attach else None
