@@ -239,6 +239,20 @@ def test_silence_is_a_no_after_the_time_that_is_configured(tmp_path: Path, envir
     assert not (tmp_path / "project" / "made").exists()
 
 
+@pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("n\n", 1)])
+def test_what_the_sandbox_stopped_is_asked_about_once_and_by_its_path(
+    tmp_path: Path, environ: dict[str, str], answer: str, code: int
+) -> None:
+    target = tmp_path / "outside" / "made"
+    target.parent.mkdir()
+    words = ["run", "-a", "on-failure", "-s", "workspace-write", "-c", "sandbox_workspace_write.exclude_slash_tmp=true"]
+    words += ["--", "touch", str(target)]
+    ended, shown = answer_on_a_terminal(words, tmp_path / "project", environ, ("[y/s/a/N/q]", answer))
+    assert f"The sandbox stopped it: write {target}" in shown.replace("\r\n", "")
+    assert shown.count("Allow it?") == 1
+    assert (target.exists(), ended) == (code == 0, code)
+
+
 def test_escape_sequences_of_a_command_do_not_reach_the_terminal(tmp_path: Path, environ: dict[str, str]) -> None:
     words = ["run", "-a", "untrusted", "--", "true", "\x1b[2J\x1b[1;1Hharmless", "\u202exr- mr"]
     _, shown = answer_on_a_terminal(words, tmp_path / "project", environ, ("[y/s/a/N/q]", "n\n"))

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import uuid
+from collections import deque
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -83,6 +84,8 @@ CHANGEABLE = frozenset(
     }
 )
 """The keys, and tables, that can be changed in a session."""
+_SHOWN = 8
+"""Pieces of what a command showed on a terminal, its last words, that are searched for refusals."""
 EXIT_DEADLINE = 1.5
 """Seconds that telemetry may take at the end of a session."""
 
@@ -437,6 +440,7 @@ class Session:
         if verdict.unsandboxed:
             inherited = without_steering(inherited, self.policy, action.cwd)
         interlude = terminal.Interlude() if stdio.attach else None
+        shown = deque[bytes](maxlen=_SHOWN)
         asks = launcher is not self._direct and self.policy.network is Network.FILTERED
         ask = partial(self._may_connect, action, interlude) if asks else None
         command = Command(action.argv, action.cwd, {**inherited, **env}, ask)
@@ -446,7 +450,7 @@ class Session:
         limited = limits.wall_time is not None and (timeout is None or limits.wall_time < timeout)
         timeout = limits.wall_time if limited else timeout
         if stdio.attach:
-            result = terminal.attach(launcher, command, timeout=timeout, interlude=interlude)
+            result = terminal.attach(launcher, command, timeout=timeout, interlude=interlude, on_output=shown.append)
         else:
             result = runner.run(
                 launcher,
@@ -472,7 +476,8 @@ class Session:
             )
         result = replace(result, denials=tuple(_by_rule(denial, rules) for denial in result.denials))
         if launcher is not self._direct and result.returncode != 0 and not result.denials:
-            guessed = suspects(result.stderr + b"\n" + result.stdout, self.policy, action.cwd)
+            said = b"\n".join((result.stderr, result.stdout, b"".join(shown)))
+            guessed = suspects(said, self.policy, action.cwd)
             result = replace(result, denials=guessed)
         return result
 

@@ -92,12 +92,18 @@ class Interlude:
 
 
 def attach(
-    launcher: Launcher, command: Command, *, timeout: float | None = None, interlude: Interlude | None = None
+    launcher: Launcher,
+    command: Command,
+    *,
+    timeout: float | None = None,
+    interlude: Interlude | None = None,
+    on_output: Callable[[bytes], None] | None = None,
 ) -> CommandResult:
     """Run *command* on descriptors 0, 1 and 2 until its process tree is gone.
 
-    The result carries no output: it went where it belongs.  After *timeout* seconds the tree is
-    killed.  The terminal is restored on every way out, and lent by *interlude*.
+    The result carries no output: it went where it belongs; *on_output* is shown what goes to a terminal.
+    After *timeout* seconds the tree is killed.  The terminal is restored on every way out, and lent by
+    *interlude*.
 
     Raises what :meth:`~codex_core.types.Launcher.start` raises.
     """
@@ -116,7 +122,7 @@ def attach(
                 interlude.use(mailbox.wake)
                 try:
                     running = launcher.start(command, *stdio, tty=os.ttyname(terminal.slave))
-                    relay = _Relay(running, mailbox, terminal, interlude)
+                    relay = _Relay(running, mailbox, terminal, interlude, on_output)
                     ended, timed_out = _drive(running, mailbox, relay, deadline)
                 finally:
                     terminal.restore()
@@ -203,8 +209,16 @@ class _PassThrough:
 class _Relay:
     """Copies between the caller's terminal and the command's, and takes part in job control."""
 
-    def __init__(self, running: Running, mailbox: _Mailbox, terminal: _Terminal, interlude: Interlude) -> None:
+    def __init__(
+        self,
+        running: Running,
+        mailbox: _Mailbox,
+        terminal: _Terminal,
+        interlude: Interlude,
+        on_output: Callable[[bytes], None] | None,
+    ) -> None:
         self._running = running
+        self._on_output = on_output
         self._mailbox = mailbox
         self._terminal = terminal
         self._interlude = interlude
@@ -273,6 +287,8 @@ class _Relay:
             piece = os.read(self._terminal.master, _CHUNK)
         except OSError:  # nothing there now
             return 0
+        if self._on_output is not None:
+            self._on_output(piece)
         if not self._hung_up:
             self._to_terminal += piece
         return len(piece)
