@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 import pytest
 from codex_core.approval.assess import assess
 from codex_core.approval.git import find_repository, read_configuration, subcommand_named
+from codex_core.approval.reading import NotSafeError
 from codex_core.approval.rules import Rules
 from codex_core.approval.safe import classify
-from codex_core.approval.tables import NotSafeError, load_table
+from codex_core.approval.tables import load_table
 from codex_core.sandbox.policy import SandboxPolicy
 from codex_core.types import Action, Command, Safety, SafetyClass, SandboxMode
 from hypothesis import given

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from codex_core.approval.danger import possible_commands
+from codex_core.approval.reading import NotSafeError
 from codex_core.approval.safe import classify
-from codex_core.approval.tables import NotSafeError, load_table
+from codex_core.approval.tables import load_table
 from codex_core.approval.windows import command_named, dangers_in, read_line, windows_command, windows_danger
 from codex_core.errors import ConfigError
 from codex_core.sandbox.policy import SandboxPolicy

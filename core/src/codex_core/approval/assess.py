@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from codex_core.approval.command import NotSimpleError, Program, programs
 from codex_core.approval.danger import possible_commands
+from codex_core.approval.reading import NotSafeError
 from codex_core.approval.rules import now, strictest_first
 from codex_core.approval.safe import Surroundings, found_program, is_understood_shell, judge
-from codex_core.approval.tables import NotSafeError
 from codex_core.approval.visible import visible
 from codex_core.sandbox.policy import canonical, contains
 from codex_core.types import NETWORK_TOOL, Decision, Safety, SafetyClass

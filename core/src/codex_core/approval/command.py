@@ -20,7 +20,7 @@ from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from codex_core.approval.tables import NotSafeError
+from codex_core.approval.reading import NotSafeError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

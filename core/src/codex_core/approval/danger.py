@@ -16,15 +16,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from codex_core.approval.command import UNKNOWN, shorten, survey
-from codex_core.approval.tables import (
-    NotSafeError,
-    dangerous_names,
-    dangers_of,
-    load_table,
-    program_name,
-    secrets,
-    wrapper_named,
-)
+from codex_core.approval.reading import NotSafeError
+from codex_core.approval.tables import dangerous_names, dangers_of, load_table, program_name, secrets, wrapper_named
 from codex_core.approval.windows import dangers_in, language_of, line_in
 
 if TYPE_CHECKING:

@@ -20,17 +20,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from codex_core.approval.tables import (
-    MANY,
-    NotSafeError,
-    Options,
-    Reading,
-    frozen,
-    is_like,
-    load_table,
-    options_of,
-    try_examples,
-)
+from codex_core.approval.reading import MANY, NotSafeError, Options, Reading
+from codex_core.approval.tables import frozen, is_like, load_table, options_of, try_examples
 from codex_core.sandbox.policy import contains
 from codex_core.types import Neutralised
 

@@ -6,7 +6,7 @@ import os
 import re
 from typing import TYPE_CHECKING
 
-from codex_core.approval.tables import NotSafeError, Reading, take_value
+from codex_core.approval.reading import NotSafeError, Reading, take_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

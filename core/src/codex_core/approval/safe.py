@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from codex_core.approval.command import programs
 from codex_core.approval.danger import danger_in_words
-from codex_core.approval.tables import NotSafeError, safe_named, secrets
+from codex_core.approval.reading import NotSafeError
+from codex_core.approval.tables import safe_named, secrets
 from codex_core.approval.visible import visible
 from codex_core.approval.windows import STARTUP_FOLDERS, language_of, read_line
 from codex_core.sandbox.policy import canonical, contains, is_path_text
@@ -22,7 +23,7 @@ from codex_core.types import Safety, SafetyClass
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from codex_core.approval.tables import Reading
+    from codex_core.approval.reading import Reading
     from codex_core.sandbox.policy import SandboxPolicy
 
 SYSTEM_FOLDERS = ("/usr/bin", "/bin", "/usr/sbin", "/sbin", "/usr/local/bin")

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from codex_core.approval.tables import NotSafeError, Reading, frozen, load_table, program_name, try_examples
+from codex_core.approval.reading import NotSafeError, Reading
+from codex_core.approval.tables import frozen, load_table, program_name, try_examples
 from codex_core.errors import ConfigError
 
 if TYPE_CHECKING:
