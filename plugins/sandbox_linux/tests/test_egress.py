@@ -314,7 +314,7 @@ def test_pip_downloads_from_an_allowed_index(box: Box, web: Web, names: Names) -
         result = box.run(
             [*pip, "--retries", "0", "--trusted-host", host, "-i", f"{index}/simple", "-d", box.ws, "tiny"]
         )
-        assert os.path.exists(f"{box.ws}/{wheel}") is works, result
+        assert os.path.exists(f"{box.ws}/{wheel}") is works, result.stderr.decode(errors="replace")
         box.renew()
 
 
