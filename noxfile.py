@@ -78,7 +78,8 @@ def bare(session: nox.Session) -> None:
 @nox.session
 def minimums(session: nox.Session) -> None:
     """Run all tests with the lowest versions that the distributions declare."""
-    lowest = f"{session.create_tmp()}/lowest.txt"
+    # Not in `session.create_tmp()`: tests would then make their folders inside of this repository.
+    lowest = f"{session.virtualenv.location}/lowest.txt"
     session.install("uv")
     session.run(
         "uv", "pip", "compile", "--quiet", "--resolution", "lowest-direct", "--no-header", "--no-annotate",
