@@ -161,6 +161,8 @@ def test_a_mistake_in_the_table_of_a_plugin_is_told_with_its_place(codex: Codex,
     assert done.returncode == 1
     assert done.stderr == f"codex: {home}/config.toml:4:1: otel.acme-lines.path: 5 is not allowed; expected a string\n"
     assert codex("config", "check").returncode == 1
+    (home / "config.toml").write_text('[otel]\nexporter = "acme-lines"\n[otel.acme-lines]\npath = "/x"\n')
+    assert (codex("config", "check").returncode, codex("config", "check").stdout) == (0, "")
 
 
 def test_a_key_that_a_plugin_does_not_know_is_a_warning_or_an_error_as_asked(
