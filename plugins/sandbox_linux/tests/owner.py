@@ -12,6 +12,7 @@ import pickle
 import resource
 import select
 import signal
+import socket
 import sys
 import threading
 import time
@@ -83,6 +84,11 @@ class Owner:
         null = os.open(os.devnull, os.O_RDWR)
         self._running = self._launcher.start(command, null, null, null)
         os.close(null)
+
+    def start_on_socket(self, command: Command, family: int, kind: int) -> None:
+        """Start a command whose standard input is a socket of the host's network."""
+        with open(os.devnull, "r+b", buffering=0) as null, socket.socket(family, kind) as handed:
+            self._running = self._launcher.start(command, handed.fileno(), null.fileno(), null.fileno())
 
     def kill(self) -> None:
         if self._running is not None:

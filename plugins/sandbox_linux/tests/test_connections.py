@@ -456,6 +456,69 @@ for kind in (socket.SOCK_STREAM, socket.SOCK_SEQPACKET):
     assert not host.reached()
 
 
+# Sockets that are handed in, and belong to the network of the host
+
+LISTED = pytest.mark.parametrize("domains", [(), ("allowed.test",)], ids=["offline", "filtered"])
+
+
+def handed(box: Box, source: str, family: int, kind: int, *words: str) -> str:
+    """Run a program on a socket of the host's, ``handed``; what it prints."""
+    source = COMMON + "handed = socket.socket(fileno=0); sys.stdout = open(ws + '/result', 'w')\n" + source
+    box.ask("start_on_socket", box.command(box.program(source, *words)), family, kind)
+    assert box.wait()[0] is not None
+    with open(f"{box.ws}/result", encoding="utf-8") as file:
+        return file.read()
+
+
+@LISTED
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_a_socket_that_was_handed_in_is_not_connected(
+    box: Box, listen: Callable[..., Listener], family: socket.AddressFamily, domains: tuple[str, ...]
+) -> None:
+    host = listen(family, socket.SOCK_STREAM, ("127.0.0.1" if family is socket.AF_INET else "::1", 0))
+    source = """
+try: handed.connect((sys.argv[1], int(sys.argv[2]))); print('reached')
+except OSError as error: print(errno.errorcode[error.errno])
+"""
+    words = tuple(map(str, host.address[:2]))
+    assert handed(box, source, family, socket.SOCK_STREAM, *words) == "reached\n"
+    assert host.reached()
+    box.open(allowed_domains=domains)
+    assert handed(box, source, family, socket.SOCK_STREAM, *words) == "EACCES\n"
+    assert not host.reached()
+
+
+@LISTED
+def test_a_socket_that_was_handed_in_does_not_listen(box: Box, domains: tuple[str, ...]) -> None:
+    source = """
+try: handed.listen(); print('listens')
+except OSError as error: print(errno.errorcode[error.errno])
+"""
+    assert handed(box, source, socket.AF_INET, socket.SOCK_STREAM) == "listens\n"
+    box.open(allowed_domains=domains)
+    assert handed(box, source, socket.AF_INET, socket.SOCK_STREAM) == "EACCES\n"
+
+
+@NETWORKS
+def test_an_abstract_name_of_its_own_means_nothing_to_a_socket_that_was_handed_in(
+    box: Box, listen: Callable[..., Listener], *, network: bool
+) -> None:
+    name = f"codex-test-{os.getpid()}-handed-{network}"
+    host = listen(socket.AF_UNIX, socket.SOCK_STREAM, "\0" + name)
+    source = """
+try: own = server('\\0' + sys.argv[1]); talk(own, '\\0' + sys.argv[1])
+except OSError as error: print(errno.errorcode[error.errno])
+try: handed.connect('\\0' + sys.argv[1]); print('reached')
+except OSError as error: print(errno.errorcode[error.errno])
+"""
+    assert handed(box, source, socket.AF_UNIX, socket.SOCK_STREAM, name) == "EADDRINUSE\nreached\n"
+    assert host.reached()
+    box.open(network=network)
+    expected = "EADDRINUSE\nEACCES\n" if network else "EACCES\n"
+    assert handed(box, source, socket.AF_UNIX, socket.SOCK_STREAM, name) == expected
+    assert not host.reached()
+
+
 # Internet sockets
 
 
@@ -609,6 +672,50 @@ def test_a_timeout_ends_a_command_that_waits_in_connect(box: Box) -> None:
     assert result.timed_out
     assert result.returncode == 128 + signal.SIGKILL
     assert box.py(COMMON + "talk(server('other'), 'other')").returncode == 0
+
+
+def test_of_the_connects_that_wait_sixty_four_are_kept_and_the_rest_go_on(box: Box) -> None:
+    box.open(forge="helper")
+    source = """
+listening = server('socket', backlog=0); client('socket')
+failed = []
+def wait():
+    try: patient('socket')
+    except OSError as error: failed.append(errno.errorcode[error.errno])
+for _ in range(70): threading.Thread(target=wait, daemon=True).start()
+deadline = time.monotonic() + 10
+while len(failed) < 6 and time.monotonic() < deadline: time.sleep(0.01)
+time.sleep(0.2)
+print(*failed, flush=True); os._exit(0)
+"""
+    assert box.py(COMMON + source).stdout == b"EAGAIN EAGAIN EAGAIN EAGAIN EAGAIN EAGAIN\n"
+
+
+def test_a_command_whose_sockets_linger_in_the_supervisor_is_ended_and_nothing_hangs(box: Box) -> None:
+    """Closed by the program while the supervisor holds it, a socket with unsent data is the supervisor's to close."""
+    source = """
+listening = socket.create_server(('127.0.0.1', 0)); address = listening.getsockname()
+raw = struct.pack('<H', 2) + address[1].to_bytes(2, 'big') + bytes([127, 0, 0, 1]) + bytes(8)
+peers = []
+for _ in range(100):
+    made = socket.create_connection(address); peers.append(listening.accept()[0])
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 20)); made.setblocking(False)
+    try:
+        while True: made.send(bytes(1 << 20))
+    except BlockingIOError: pass
+    number = made.fileno()
+    def ask():
+        while libc.connect(number, raw, 16) and ctypes.get_errno() != errno.EBADF: pass
+    asking = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in asking: thread.start()
+    time.sleep(0.005); made.detach(); threading.Thread(target=os.close, args=(number,), daemon=True).start()
+    for thread in asking: thread.join()
+print('all', flush=True); os._exit(0)
+"""
+    box.open(forge="helper")
+    result = box.py(COMMON + source)
+    assert (result.returncode, result.stdout) == (128 + signal.SIGKILL, b""), result
+    assert box.py("print('next')").stdout == b"next\n"
 
 
 def test_a_program_that_hides_its_memory_is_refused(box: Box, listen: Callable[..., Listener]) -> None:
