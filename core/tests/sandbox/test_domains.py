@@ -120,6 +120,33 @@ def test_a_pattern_that_is_none_is_explained(pattern: str, why: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("text", ["[a.example]:80", "[a.example]", "[::1]x443", "[::1]]:443", "[::1", "[]:80"])
+def test_brackets_hold_an_ipv6_address_and_a_port_may_follow_them(text: str) -> None:
+    assert split_port("[::1]:443") == ("::1", 443)
+    with pytest.raises(ValueError, match="brackets that hold no IPv6 address"):
+        split_port(text)
+
+
+@pytest.mark.parametrize("port", [-1, 0, 65536])
+def test_what_is_no_port_is_not_allowed(port: int) -> None:
+    rules = Rules.parse(["*"])
+    assert rules.decide("a.example", 65535).allowed
+    assert rules.decide("a.example", port).rule == f"{port} is not a port"
+
+
+def test_a_denied_port_closes_that_port_and_not_the_name() -> None:
+    rules = Rules.parse(["a.example"], ["a.example:25"])
+    assert [rules.decide("a.example", port).allowed for port in (25, 26, None)] == [False, True, True]
+
+
+@pytest.mark.parametrize("pattern", ["192.0.2.1", "10.0.0.0/8", "::1"])
+def test_a_pattern_of_every_name_covers_no_address(pattern: str) -> None:
+    every, addresses = parse_pattern("*"), parse_pattern(pattern)
+    assert every.covers(parse_pattern("a.example"))
+    assert not every.covers(addresses)
+    assert not addresses.covers(every)
+
+
 @given(st.text(max_size=40), st.integers())
 def test_any_text_is_decided_without_an_exception(text: str, port: int) -> None:
     ruling = Rules.parse(["*", "::/0", "0.0.0.0/0"]).decide(text, port)
@@ -197,6 +224,27 @@ def test_an_allowed_name_does_not_lead_to_a_private_address_in_any_form(address:
         .judge_address(parsed, 443)
         .allowed
     )
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24"),
+        *("192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24"),
+        *("224.0.0.0/4", "240.0.0.0/4", "168.63.129.16/32"),
+        *("::/96", "64:ff9b:1::/48", "100::/64", "2001:2::/48", "2001:10::/28", "2001:20::/28", "2001:db8::/32"),
+        *("3fff::/20", "5f00::/16", "fc00::/7", "fe80::/10", "fec0::/10", "ff00::/8"),
+    ],
+)
+def test_a_block_that_is_not_public_is_closed_from_its_first_address_to_its_last(block: str) -> None:
+    network = ipaddress.ip_network(block)
+    assert closed(network[0])
+    assert closed(network[-1])
+
+
+def test_the_client_within_a_teredo_address_counts_too() -> None:
+    """RFC 4380: its bits are turned over."""
+    assert closed(ipaddress.ip_address("2001:0:808:808::80ff:fffe")) == "a loopback address in another form (127.0.0.1)"
 
 
 @pytest.mark.parametrize("address", ["1.1.1.1", "2606:4700::1111", "64:ff9b::101:101", "2002:101:101::1"])
