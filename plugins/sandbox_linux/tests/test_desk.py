@@ -110,6 +110,12 @@ def test_nobody_is_asked_about_an_address_that_is_denied_by_itself_or_by_a_name(
     assert owner.asked == []
 
 
+@pytest.mark.parametrize("address", ["10.0.0.1", "127.0.0.1", "169.254.169.254", "::1"])
+def test_nobody_is_asked_about_an_address_that_is_not_public(owner: Owner, address: str) -> None:
+    assert "rejected" not in refusal(owner.desk(["a.example"], []), owner, address, 80)
+    assert owner.asked == []
+
+
 def test_a_name_that_is_not_looked_up_gets_one_address_of_its_own(owner: Owner) -> None:
     desk = owner.desk(["a.example"], ["denied.example"])
 
