@@ -44,7 +44,8 @@ class Filter:
         return self.control.recv(4096).decode().split("\0")
 
     def close(self) -> None:
-        for one in (self.link, self.control, *self.gates.values()):
+        self.link.close()
+        for one in (self.control, *self.gates.values()):
             one.close()
 
 
