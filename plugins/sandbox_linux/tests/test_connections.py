@@ -132,6 +132,12 @@ def test_errors_of_own_sockets_are_the_usual_ones(box: Box) -> None:
         + "print(libc.connect(999, b'\\1\\0x', 4), errno.errorcode[ctypes.get_errno()])"
     )
     assert result.stdout == b"-1 True\n" * 4 + b"-1 EBADF\n"
+    address = "struct.pack('<H', 2) + b'socket' + bytes(8)"
+    source = (
+        f"s = socket.socket(socket.AF_UNIX); made = server('socket'); print(libc.connect(s.fileno(), {address}, 16))"
+    )
+    result = box.py(COMMON + source + "\nprint(errno.errorcode[ctypes.get_errno()])")
+    assert (result.stdout, result.denials) == (b"-1\nEINVAL\n", ()), "an address of another family"
 
 
 def test_pairs_of_sockets_work_and_asyncio_with_them(box: Box) -> None:
@@ -672,6 +678,16 @@ def test_a_timeout_ends_a_command_that_waits_in_connect(box: Box) -> None:
     assert result.timed_out
     assert result.returncode == 128 + signal.SIGKILL
     assert box.py(COMMON + "talk(server('other'), 'other')").returncode == 0
+
+
+def test_a_hundred_denials_are_kept_and_the_rest_is_denied_too(box: Box, listen: Callable[..., Listener]) -> None:
+    name = f"codex-test-{os.getpid()}-many"
+    host = listen(socket.AF_UNIX, socket.SOCK_STREAM, "\0" + name)
+    box.open()
+    result = box.py(COMMON + f"for number in range(150): attempt('\\0{name}-%d' % number)\nattempt('\\0{name}')")
+    assert result.stdout == b"EACCES\n" * 151
+    assert [denial.target for denial in result.denials] == [f"@{name}-{number}" for number in range(100)]
+    assert not host.reached()
 
 
 def test_of_the_connects_that_wait_sixty_four_are_kept_and_the_rest_go_on(box: Box) -> None:

@@ -570,6 +570,13 @@ def test_one_request_is_sent_on_and_nothing_behind_it(filtered: Box, web: Web, b
     assert all(request[2] in {b"", b"abc"} for request in web.requests)
 
 
+def test_a_line_of_a_body_that_does_not_end_breaks_the_request_off(filtered: Box, web: Web) -> None:
+    head = b"POST http://allowed.test:%d/ HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" % web.server_port
+    assert b" 200 " in say(filtered, head + b"3;x=" + b"a" * 1000 + b"\r\nabc\r\n0\r\n\r\n")
+    assert b" 200 " not in say(filtered, head + b"3;x=" + b"a" * 20_000 + b"\r\nabc\r\n0\r\n\r\n")
+    assert len(web.requests) == 1
+
+
 def test_a_redirect_to_another_host_is_judged_anew(filtered: Box, web: Web) -> None:
     need("curl")
     web.redirect = f"http://other.test:{web.server_port}/stolen"
@@ -703,6 +710,18 @@ def test_without_the_filter_nothing_is_reached_and_nothing_more_is_run(anywhere:
     assert web.requests == []
     with pytest.raises(SandboxUnavailableError, match="start codex again"):
         anywhere.run(["true"])
+
+
+def test_the_filter_has_no_privileges_and_lets_nobody_into_its_memory(filtered: Box) -> None:
+    assert say(filtered, b"CONNECT other.test:80 HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 403 "), "it has begun"
+    pid = filter_of(filtered)
+    with open(f"/proc/{pid}/status", encoding="ascii") as file:
+        status = dict(line.split(":\t", 1) for line in file.read().splitlines() if ":\t" in line)
+    assert (int(status["CapPrm"], 16), int(status["CapEff"], 16), status["NoNewPrivs"]) == (0, 0, "1")
+    look = "import sys; print(len(open(f'/proc/{sys.argv[1]}/environ', 'rb').read()) > 0)"
+    assert filtered.free_py(look, str(filtered.owner.pid)).stdout == b"True\n", "another process of the user's"
+    if filtered.user.uid:
+        assert filtered.free_py(look, str(pid)).stdout == b""
 
 
 def test_the_filter_ends_with_its_owner(filtered: Box, eventually: Callable[[Callable[[], object]], None]) -> None:
