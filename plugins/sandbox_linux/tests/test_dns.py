@@ -62,6 +62,32 @@ def record(owner: bytes, kind: int, data: bytes) -> bytes:
     return owner + kind.to_bytes(2, "big") + b"\0\x01" + b"\0\0\0\x3c" + len(data).to_bytes(2, "big") + data
 
 
+QUERY = dns.query(7, "a.example", dns.A)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        QUERY[:2] + b"\x81\x00" + QUERY[4:],  # an answer
+        QUERY[:2] + b"\x29\x00" + QUERY[4:],  # an update (RFC 2136)
+        QUERY[:4] + b"\0\2" + QUERY[6:] + QUERY[12:],
+        QUERY[:6] + b"\0\1" + QUERY[8:],
+        QUERY[:8] + b"\0\1" + QUERY[10:],
+        QUERY[:4] + b"\0\0" + QUERY[6:12],
+        QUERY[:-1],
+    ],
+)
+def test_what_is_no_plain_query_with_one_question_is_refused(message: bytes) -> None:
+    with pytest.raises(ValueError, match=r"\w"):
+        dns.parse_question(message)
+
+
+def test_names_are_read_in_lower_case_and_given_back_as_they_came() -> None:
+    question = dns.parse_question(dns.query(7, "A.eXample", dns.A))
+    assert question.name == "a.example"
+    assert b"\x01A\x07eXample\0" in dns.reply(question, dns.NO_ERROR)
+
+
 SELF = b"\xc0\x0c"
 OTHER = b"\x05other\x04test\0"
 
@@ -71,6 +97,10 @@ def test_aliases_are_followed_and_other_names_are_not_believed() -> None:
     assert dns.parse_answer(chain, 7, "a.example", dns.A).addresses == (ipaddress.ip_address("1.2.3.4"),)
     foreign = answered(record(OTHER, dns.A, b"\x01\x02\x03\x04"))
     assert dns.parse_answer(foreign, 7, "a.example", dns.A).addresses == ()
+    six = answered(record(SELF, dns.AAAA, bytes(16)))
+    assert dns.parse_answer(six, 7, "a.example", dns.A).addresses == (), "of another kind than was asked for"
+    chaos = answered(record(SELF, dns.A, b"\x01\x02\x03\x04").replace(b"\0\x01\0\x01", b"\0\x01\0\x03"))
+    assert dns.parse_answer(chaos, 7, "a.example", dns.A).addresses == (), "of another class"
     circle = answered(record(SELF, 5, OTHER), record(OTHER, 5, SELF))
     assert dns.parse_answer(circle, 7, "a.example", dns.A).addresses == ()
 
@@ -80,6 +110,9 @@ def test_aliases_are_followed_and_other_names_are_not_believed() -> None:
     [
         answered(identity=8),
         answered(name="b.example"),
+        answered()[:-1] + b"\3",
+        answered()[:-3] + b"\x1c" + answered()[-2:],
+        answered()[:4] + b"\0\2" + answered()[6:],
         dns.query(7, "a.example", dns.A),
         answered(record(b"\xc0\xff", dns.A, b"\x01\x02\x03\x04")),
         answered(record(SELF, dns.A, b"\x01\x02\x03\x04"))[:-1],

@@ -63,6 +63,8 @@ def test_the_length_of_the_body_is_known(head: bytes, length: int) -> None:
         *(b"GET http://a/ HTTP/1.1\r\nA: \0", b"GET http://a/ HTTP/1.1\nHost: x"),
         b"POST http://a/ HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1",
         b"POST http://a/ HTTP/1.1\r\nContent-Length: -1",
+        b"POST http://a/ HTTP/1.1\r\nContent-Length: ",
+        b"POST http://a/ HTTP/1.1\r\nContent-Length: 1000000000000000000",
         b"POST http://a/ HTTP/1.1\r\nContent-Length: 1, 1",
         b"POST http://a/ HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked",
         b"POST http://a/ HTTP/1.1\r\nTransfer-Encoding: gzip, chunked",
@@ -72,6 +74,12 @@ def test_the_length_of_the_body_is_known(head: bytes, length: int) -> None:
 def test_what_can_be_read_in_two_ways_is_refused(head: bytes) -> None:
     with pytest.raises(HeadError):
         parse_head(head)
+
+
+def test_what_is_meant_for_the_proxy_is_not_sent_on_and_the_length_of_the_body_always_is() -> None:
+    fields = (b"Keep-Alive: 5", b"Proxy-Connection: x", b"TE: trailers", b"Upgrade: h2c", b"Content-Length: 3")
+    head = b"\r\n".join((b"POST http://a/ HTTP/1.1", b"Connection: X-Hop, Content-Length", b"X-Hop: 1", *fields))
+    assert parse_head(head).forward == (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nConnection: close\r\n\r\n")
 
 
 @given(st.binary(max_size=200))

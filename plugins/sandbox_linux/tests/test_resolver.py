@@ -99,7 +99,7 @@ def test_an_answer_that_somebody_guessed_does_not_count(serve: Callable[..., Ser
 def test_what_is_cut_off_is_asked_for_again_by_a_stream(serve: Callable[..., Server]) -> None:
     def cut(question: dns.Question) -> list[bytes]:
         message = dns.reply(question, dns.NO_ERROR, [WRONG], 60)
-        return [message[:2] + bytes([message[2] | _TRUNCATED]) + message[3:]]
+        return [message[:2] + bytes([message[2] | _TRUNCATED]) + message[3:-2]]
 
     assert resolve(Resolver([serve(cut).address]), "a.example") == [(RIGHT,)]
 
