@@ -1169,6 +1169,38 @@ def test_another_socket_in_the_place_of_a_listed_one_is_not_reached(
     assert not victim.reached()
 
 
+def test_another_socket_of_the_workspace_does_not_take_the_place_of_a_listed_one(
+    box: Box, listen: Callable[..., Listener]
+) -> None:
+    listed, other = (os.path.join(box.ws, name) for name in ("listed", "other"))
+    move = "import os, sys\nos.rename(ws + '/other', sys.argv[1])\n" + REACH
+    server, victim = (listen(socket.AF_UNIX, socket.SOCK_STREAM, path) for path in (listed, other))
+    assert box.free_py(move, listed).stdout == b"reached\n"
+    assert victim.reached()
+    os.unlink(listed)
+    server, victim = (listen(socket.AF_UNIX, socket.SOCK_STREAM, path) for path in (listed, other))
+    box.user.owns(box.base)
+    box.open(allowed_unix_sockets=[listed])
+    assert box.py(REACH, listed).stdout == b"reached\n"
+    assert server.reached()
+    assert box.py(move, listed).stdout == b"Permission denied\n"
+    assert not victim.reached()
+
+
+@pytest.mark.parametrize("name", ["link", "folder/other"])
+def test_a_listed_path_is_not_followed_through_links_that_appear_later(
+    box: Box, listen: Callable[..., Listener], name: str
+) -> None:
+    victim = listen(socket.AF_UNIX, socket.SOCK_STREAM, os.path.join(box.outside, "other"))
+    listed = os.path.join(box.outside, name)
+    box.open(allowed_unix_sockets=[listed])
+    os.symlink(box.outside if "/" in name else "other", os.path.join(box.outside, name.partition("/")[0]))
+    assert box.free_py(REACH, listed).stdout == b"reached\n"
+    assert victim.reached()
+    assert box.py(REACH, listed).stdout == b"Permission denied\n"
+    assert not victim.reached()
+
+
 def test_the_environment_names_the_proxy(filtered: Box) -> None:
     lines = set(filtered.run(["env"]).stdout.decode().splitlines())
     for name in ("HTTP_PROXY", "https_proxy", "all_proxy", "npm_config_proxy", "CARGO_HTTP_PROXY"):
