@@ -276,3 +276,30 @@ def test_of_many_addresses_four_are_tried() -> None:
         asyncio.run(_dial(addresses[1:], port)).close()
         with pytest.raises(ConnectionRefusedError):
             asyncio.run(_dial(addresses, port))
+
+
+def test_an_answer_counts_for_its_command_and_a_name_that_was_given_an_address_too(owner: Owner) -> None:
+    desk = owner.desk(["a.example"], [])
+
+    async def connect(host: str) -> str:
+        opening = asyncio.create_task(desk.open(host, 443))
+        await asyncio.sleep(0)
+        owner.answer(desk)
+        with pytest.raises(RefusedError) as caught:
+            await asyncio.wait_for(opening, 10)
+        return str(caught.value)
+
+    async def commands() -> None:
+        await desk.look_up(question("b.example"))
+        for command in ("1", "2"):
+            assert "rejected by user" in await connect("198.18.0.1")
+            assert "rejected by user" in await connect("b.example")
+            assert len(owner.asked) == int(command)
+            owner.link.send(f"command\0{command}".encode())
+            owner.link.send(b"asks")
+            desk.hear()
+            assert "rejected by user" not in await connect("198.18.0.1")
+            await desk.look_up(question("b.example"))
+
+    asyncio.run(commands())
+    assert owner.asked == ["b.example:443"] * 2
