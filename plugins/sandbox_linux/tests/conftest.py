@@ -232,9 +232,9 @@ class Box:
             yield process.pid
             process.kill()
 
-    def start(self, argv: Sequence[str]) -> None:
-        """Start a command in the sandbox and go on."""
-        self.ask("start", self.command(argv))
+    def start(self, argv: Sequence[str], stdin: str = os.devnull) -> None:
+        """Start a command in the sandbox, with *stdin* opened for reading, and go on."""
+        self.ask("start", self.command(argv), stdin)
 
     def wait(self, timeout: float = _TIMEOUT) -> tuple[Ended | None, tuple[Denial, ...]]:
         """Wait for the command that was started."""

@@ -80,10 +80,13 @@ class Owner:
             worker.join()
         return results
 
-    def start(self, command: Command) -> None:
-        null = os.open(os.devnull, os.O_RDWR)
-        self._running = self._launcher.start(command, null, null, null)
-        os.close(null)
+    def start(self, command: Command, stdin: str) -> None:
+        null, given = os.open(os.devnull, os.O_RDWR), os.open(stdin, os.O_RDONLY)
+        try:
+            self._running = self._launcher.start(command, given, null, null)
+        finally:
+            os.close(given)
+            os.close(null)
 
     def start_on_socket(self, command: Command, family: int, kind: int) -> None:
         """Start a command whose standard input is a socket of the host's network."""

@@ -9,6 +9,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
+from codex_core.errors import SandboxUnavailableError
 from codex_core.types import SandboxMode
 
 if TYPE_CHECKING:
@@ -44,6 +45,41 @@ def test_what_the_jail_and_the_owner_hold_is_closed_in_their_children(box: Box) 
                 with open(f"/proc/{pid}/fdinfo/{name}", encoding="ascii") as file:
                     flags = next(int(line.split()[1], 8) for line in file if line.startswith("flags:"))
                 assert flags & os.O_CLOEXEC, os.readlink(f"/proc/{pid}/fd/{name}")
+
+
+CHANGE_STDIN = """
+import os
+try: os.fchmod(0, os.fstat(0).st_mode & 0o7777)
+except OSError: changed = 'refused'
+else: changed = 'changed'
+open(ws + '/result', 'w').write(changed)
+"""
+
+
+def test_a_null_device_that_it_is_given_leads_to_no_device_of_the_host(any_box: Box) -> None:
+    """A descriptor carries the mount that it was opened on, and root may change the mode of what is on it."""
+    if os.geteuid() != 0:
+        pytest.skip("the device belongs to root")
+    result = os.path.join(any_box.ws, "result")
+    for confined, expected in ((False, "changed"), (True, "refused")):
+        if confined:
+            any_box.open()
+        any_box.start(any_box.program(CHANGE_STDIN))
+        any_box.wait()
+        with open(result, encoding="ascii") as file:
+            assert file.read() == expected
+
+
+def test_a_folder_as_its_input_is_refused_since_it_would_open_what_lies_below(box: Box) -> None:
+    change = ["chmod", "700", "/proc/self/fd/0"]
+    box.start(change, box.outside)
+    box.wait()
+    assert os.stat(box.outside).st_mode & 0o777 == 0o700
+    box.open()
+    before = box.census()
+    with pytest.raises(SandboxUnavailableError, match="descriptor 0 is a folder"):
+        box.start(change, box.outside)
+    assert box.census() == before
 
 
 @MODES
