@@ -136,6 +136,13 @@ def test_threads_count_as_processes(box: Box) -> None:
     assert box.py(THREADS).ended.limit == "processes"
 
 
+def test_each_command_has_the_whole_limit_of_processor_time(box: Box) -> None:
+    burn = "import time\nwhile time.process_time() < {}: pass"
+    box.open(limits=Limits(cpu_time=1))
+    assert [box.py(burn.format(0.6)).ended.limit for _ in range(3)] == [""] * 3
+    assert box.py(burn.format(20)).ended.limit == "cpu_time"
+
+
 def test_memory_that_is_shared_counts_once(box: Box) -> None:
     assert box.free_py(MAP, "300").returncode == 0
     box.open(limits=Limits(memory=200 << 20))

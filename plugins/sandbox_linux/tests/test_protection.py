@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from typing import TYPE_CHECKING
@@ -269,6 +271,45 @@ def test_what_appears_is_moved_to_the_quarantine_whole_and_reported(box: Box, na
     assert os.lstat(kept).st_uid == box.user.uid
 
 
+def test_where_the_host_has_no_watches_left_what_appears_does_not_stay_either(box: Box) -> None:
+    box.ask("set", "watch", "_IN_NONBLOCK_CLOEXEC", 1)  # which inotify_init1(2) refuses
+    box.open()
+    result = box.py("import os; os.mkdir(ws + '/.GIT')")
+    assert result.returncode == 0, result.stderr
+    assert os.listdir(box.ws) == []
+    assert [denial.target for denial in result.denials] == [f"{box.ws}/.GIT"]
+
+
+FLOOD = """
+import os, time
+while not os.path.exists('go'): time.sleep(0.01)
+for number in range(int(os.environ['EVENTS'])):
+    name = str(number % 2)
+    os.close(os.open(name, os.O_CREAT)); os.unlink(name)
+os.mkdir('.GIT')
+open(os.environ['DONE'], 'w').write('x')
+"""
+
+
+def test_more_events_than_the_kernel_keeps_hide_nothing(box: Box, fifo: Callable[[str], Fifo]) -> None:
+    done = fifo(f"{box.ws}/done")
+    with open("/proc/sys/fs/inotify/max_queued_events", encoding="ascii") as file:
+        events = int(file.read())
+    if events > 1 << 17:
+        pytest.skip(f"this host keeps {events} events")
+    box.open()
+    box.start(["env", f"EVENTS={events}", f"DONE={done.path}", *box.program(FLOOD)])
+    os.kill(box.owner.pid, signal.SIGSTOP)  # nobody takes the events
+    try:
+        box.write("ws/go")
+        assert done.read() == b"x"
+    finally:
+        os.kill(box.owner.pid, signal.SIGCONT)
+    _, denials = box.wait()
+    assert sorted(os.listdir(box.ws)) == ["done", "go"]
+    assert [denial.target for denial in denials] == [f"{box.ws}/.GIT"]
+
+
 def test_what_is_moved_away_while_the_command_runs_is_complete_at_its_end(box: Box) -> None:
     source = """
 import os, time
@@ -354,6 +395,59 @@ def other_file_system(box: Box) -> Iterator[str]:
         pytest.skip(f"no file system can be mounted here: {done.stderr.decode()}")
     yield folder
     subprocess.run(["umount", folder], check=True)
+
+
+@pytest.fixture
+def mount(box: Box) -> Iterator[Callable[[str, str], None]]:
+    """Give ``mount(path, options)``: mount an empty file system of the user's at a folder."""
+    with contextlib.ExitStack() as stack:
+
+        def make(path: str, options: str) -> None:
+            os.makedirs(path)
+            options = f"mode=0755,uid={box.user.uid},gid={box.user.uid},{options}"
+            done = subprocess.run(
+                ["mount", "-t", "tmpfs", "-o", options, "none", path], capture_output=True, check=False
+            )
+            if done.returncode != 0:
+                pytest.skip(f"no file system can be mounted here: {done.stderr.decode()}")
+            stack.callback(subprocess.run, ["umount", path], check=True)
+
+        yield make
+
+
+def test_file_systems_inside_the_workspace_stay_as_they_are_and_those_below_a_repository_are_closed(
+    box: Box, mount: Callable[[str, str], None]
+) -> None:
+    write = "import os, sys; os.utime(sys.argv[1]); open(sys.argv[1] + '/new', 'w')"
+    places = {"open": ("rw", True), "closed": ("ro", False), ".git/modules": ("rw", False)}
+    for name, (options, _) in places.items():
+        mount(f"{box.ws}/{name}", options)
+    assert box.free_py(write, f"{box.ws}/.git/modules").returncode == 0
+    assert box.open().rung == "namespaces"
+    for name, (_, writable) in places.items():
+        assert (box.py(write, f"{box.ws}/{name}").returncode == 0) is writable, name
+
+
+@pytest.mark.parametrize(
+    "fill",
+    [
+        "for number in range(1001): open(f'made/{number}', 'w')",
+        "os.truncate('made', 17 << 20)",
+        "os.makedirs('made/' + 'x/' * 52)",
+    ],
+    ids=["entries", "bytes", "levels"],
+)
+def test_what_is_too_large_to_be_copied_to_another_file_system_is_renamed_and_stays(
+    box: Box, other_file_system: str, fill: str
+) -> None:
+    box.open(cwd=other_file_system)
+    begin = "open('made', 'w')" if "truncate" in fill else "os.mkdir('made')"
+    result = box.py(f"import os\n{begin}\n{fill}\nos.rename('made', '.git')", cwd=other_file_system)
+    assert result.returncode == 0, result.stderr
+    (name,) = os.listdir(other_file_system)
+    assert name.startswith(".git.quarantined-")
+    (moment,) = os.listdir(f"{box.codex_home}/quarantine")
+    assert os.listdir(f"{box.codex_home}/quarantine/{moment}") == []
 
 
 MAKE_REPOSITORY = """

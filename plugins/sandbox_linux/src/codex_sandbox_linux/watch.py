@@ -109,7 +109,7 @@ class Watch:
         """Rename what has appeared, without waiting; look everywhere when the command has *ended*."""
         with self._lock:
             names = self._read_names()
-            while ended and (more := self._read_names()) is not None:
+            while ended and not self._overflowed and (more := self._read_names()) is not None:
                 names = [*(names or []), *more]
             if names is None and not ended:
                 return []
@@ -266,7 +266,7 @@ def _is_small(path: str) -> bool:
         size += sum(os.lstat(os.path.join(folder, name)).st_size for name in files)
         if entries > _FEW_ENTRIES or size > _FEW_BYTES or folder.count("/") - depth > _FEW_LEVELS:
             return False
-    return True
+    return size <= _FEW_BYTES  # of a file, nothing was walked
 
 
 def _quick_identity(path: str) -> tuple[_Identity, int]:
