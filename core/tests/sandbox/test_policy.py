@@ -16,7 +16,7 @@ from codex_core.sandbox.policy import (
     contains,
     nested_repositories,
 )
-from codex_core.types import Network, Operation, SandboxMode
+from codex_core.types import Network, Operation, ProtectGit, SandboxMode
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
@@ -295,8 +295,35 @@ def test_a_bare_repository_as_root_closes_what_git_runs(build: Callable[..., San
     (workspace / "HEAD").write_text("ref: refs/heads/x\n")
     policy = build()
     assert not allowed(policy, workspace / "hooks" / "update")
-    assert not allowed(policy, workspace / "config")
+    for name in ("config", "config.worktree", "commondir", "info/attributes"):
+        assert not allowed(policy, workspace / name), name
     assert allowed(policy, workspace / "refs" / "heads")
+
+
+def test_links_in_every_protected_folder_close_where_they_lead(
+    build: Callable[..., SandboxPolicy], workspace: Path
+) -> None:
+    for name in (".codex", ".agents", ".git/hooks"):
+        (workspace / name).mkdir(parents=True)
+        (workspace / name / "link").symlink_to(workspace / "real" / name[1:4])
+    for choice in ProtectGit:
+        policy = build(settings={"protect_git": choice})
+        for led in ("cod", "age", "git"):
+            assert not allowed(policy, workspace / "real" / led), (choice, led)
+
+
+def test_a_linked_repository_is_closed_whole_where_commits_are_allowed(
+    build: Callable[..., SandboxPolicy], workspace: Path
+) -> None:
+    (workspace / "real").mkdir()
+    assert allowed(build(), workspace / "real" / "index")
+    (workspace / ".git").symlink_to("real")
+    assert not allowed(build(settings={"protect_git": ProtectGit.HOOKS}), workspace / "real" / "index")
+
+
+def test_a_nested_repository_is_closed_whatever_its_case(build: Callable[..., SandboxPolicy], workspace: Path) -> None:
+    (workspace / "sub" / ".GIT").mkdir(parents=True)
+    assert not allowed(build(), workspace / "sub" / ".GIT" / "config")
 
 
 # Nested repositories
