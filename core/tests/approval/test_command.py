@@ -46,6 +46,11 @@ def test_a_simple_line_gives_the_words_of_its_programs(line: str, expected: list
     assert words_of(line) == expected
 
 
+def test_a_line_without_end_is_not_simple() -> None:
+    with pytest.raises(NotSimpleError, match="nested too deeply"):
+        programs(" && ".join(["true"] * 5000))
+
+
 def test_what_is_fed_by_a_pipe_is_known() -> None:
     assert [program.piped for program in programs("a | b | c && d")] == [False, True, True, False]
 

@@ -347,6 +347,17 @@ def test_a_link_inside_of_a_repository_is_asked_about(ground: Ground, name: str)
     assert "is a link" in ground.judge("log").reason
 
 
+def test_a_repository_around_this_one_is_not_asked(ground: Ground) -> None:
+    """Git would look into it under its own configuration, which nobody has read."""
+    ground.config(core__fsmonitor=ground.mark)
+    ground.git("update-index", "--fsmonitor")
+    words = ("rev-parse", "--show-superproject-working-tree")
+    ground.git("init", "-q", "inner")
+    if not ground.marks(words, "inner", {}):
+        pytest.skip("this git does not look")
+    assert ground.judge(*words, folder="inner").level is ASK
+
+
 def test_objects_of_another_repository_are_asked_about(ground: Ground) -> None:
     ground.write(".git/objects/info/alternates", "/elsewhere\n")
     assert ground.judge("log").level is ASK
@@ -370,7 +381,7 @@ def test_a_repository_around_the_home_is_asked_about(ground: Ground) -> None:
     assert ground.judge("status", HOME=str(ground.workspace / "sub")).level is ASK
 
 
-@pytest.mark.parametrize("call", ["diff", "show", "log -p", "grep x", "status -v"])
+@pytest.mark.parametrize("call", ["diff", "show", "log -p", "grep x", "status -v", "cat-file -p HEAD"])
 def test_what_prints_files_is_asked_about_where_a_secret_lies(ground: Ground, call: str) -> None:
     assert ground.judge(*call.split()).level is SAFE
     ground.write("sub/.env", "x")

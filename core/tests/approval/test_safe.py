@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
+import subprocess
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +89,34 @@ def test_what_is_not_known_is_asked_about(judge: Callable[..., Safety], line: st
 )
 def test_danger_is_seen_through_what_runs_it(judge: Callable[..., Safety], line: str) -> None:
     assert judge(line).level is DANGEROUS
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "test " + "! " * 5000 + "-f a",
+        "[ " + "! " * 5000 + "-f a ]",
+        "find . " + "-exec env " * 20_000,
+    ],
+    ids=["test", "bracket", "find"],
+)
+def test_a_line_without_end_is_judged(judge: Callable[..., Safety], line: str) -> None:
+    assert judge(line).level is not SAFE
+
+
+def test_what_a_second_find_runs_is_seen(judge: Callable[..., Safety]) -> None:
+    assert judge("find . -exec env {} ; -exec find x -exec rm -rf {} + ;").level is DANGEROUS
+
+
+@pytest.mark.skipif(not shutil.which("strings"), reason="there are no binutils")
+@pytest.mark.parametrize("option", ["-n", "--bytes"])
+def test_strings_reads_no_words_from_a_file(judge: Callable[..., Safety], tmp_path: Path, option: str) -> None:
+    (tmp_path / "secret").write_text("a secret of mine")
+    (tmp_path / "words").write_text(f"4 {tmp_path}/secret")
+    (tmp_path / "x").write_text("hello")
+    command = ["strings", option, "@words", "x"]
+    assert b"a secret of mine" in subprocess.check_output(command, cwd=tmp_path)
+    assert judge(" ".join(command)).level is ASK
 
 
 def test_more_wrappers_than_anyone_needs_are_not_safe(judge: Callable[..., Safety]) -> None:

@@ -90,10 +90,12 @@ def programs(line: str) -> tuple[Program, ...]:
     """
     try:
         root = _parse(line)
+        reader = _StrictReader(line.encode(errors="surrogateescape"))
+        found = tuple(reader.statements(root, 0, len(reader.source)))
     except UnicodeEncodeError as error:
         raise NotSimpleError("it holds what is not text", error.start) from error
-    reader = _StrictReader(line.encode(errors="surrogateescape"))
-    found = tuple(reader.statements(root, 0, len(reader.source)))
+    except RecursionError as error:
+        raise NotSimpleError("it is nested too deeply", 0) from error
     if not found:
         raise NotSimpleError("it runs nothing", 0)
     return found

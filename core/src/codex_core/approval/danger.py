@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache, lru_cache
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import TYPE_CHECKING, Any
 
 from codex_core.approval.command import UNKNOWN, shorten, survey
@@ -207,14 +207,10 @@ def _split_string(word: str) -> tuple[str, ...]:
 
 
 def _executed_by_find(argv: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    for at, word in enumerate(argv):
+    words = iter(argv)
+    for word in words:
         if word in {"-exec", "-execdir", "-ok", "-okdir", "-x", "-X", "--exec", "--exec-batch"}:
-            inner = []
-            for following in argv[at + 1 :]:
-                if following in {";", "+"}:
-                    break
-                inner.append(following)
-            yield tuple(inner)
+            yield tuple(takewhile(lambda following: following not in {";", "+"}, words))
 
 
 def _look_at_windows_line(command: tuple[str, ...]) -> None:

@@ -33,7 +33,7 @@ _READ_AT_MOST = 65_536
 _BEFORE_SUBCOMMAND = frozenset({"--no-pager", "-P", "--no-optional-locks", "--literal-pathspecs"})
 _WITHOUT_LINKS = ("", "objects", "objects/pack", "refs")
 """Folders of a repository in which a link would show what another one holds."""
-_VERIFYING = re.compile(r"%[-+ ]?G|%\(\*?signature|^--sort=.*signature")
+_VERIFYING = re.compile(r"%[-+ ]?G|%\(\*?signature|^(--sort=|[-*]|v\w*:)*signature")
 """What makes a format call ``gpg``, or sorts by what only that can tell."""
 _SECTION = re.compile(r'\[([A-Za-z0-9-]+)(?:[ \t]+"([^"\\\n]*)")?\]')
 _ENTRY = re.compile(r"([A-Za-z][A-Za-z0-9-]*)[ \t]*(?:=[ \t]*([^\\]*))?")

@@ -186,7 +186,7 @@ _TEST_OF_FILE = frozenset({"-b", "-c", "-d", "-e", "-f", "-h", "-L", "-p", "-r",
 def _read_test(words: Sequence[str], *, piped: bool) -> Reading:  # noqa: ARG001 - as above
     """Read one test; -v and the like evaluate what they are given."""
     match words:
-        case ["!", *rest]:
+        case ["!", *rest] if rest[:1] != ["!"]:
             return _read_test(rest, piped=False)
         case [operator, path] if operator in _TEST_OF_FILE:
             return Reading(paths=(path,))
