@@ -414,6 +414,25 @@ def test_what_is_remembered_for_always_holds_for_that_program_only(tmp_path: Pat
         here.run(["tool"])
 
 
+@pytest.mark.parametrize("kind", ["script", "link"])
+def test_a_program_that_commands_can_replace_leaves_the_sandbox_once_only(
+    tmp_path: Path, environ: dict[str, str], kind: str
+) -> None:
+    program = tmp_path / "project" / "show"
+    if kind == "script":
+        program.write_text("#!/bin/sh\necho shown\n")
+        program.chmod(0o755)
+    else:
+        program.symlink_to("/bin/echo")
+    person = Person(Choice.ONCE, Choice.SESSION)
+    overrides = ["approval_policy=on-request", "sandbox_mode=workspace-write"]
+    with open_session(str(tmp_path / "project"), overrides=overrides, prompter=person, environ=environ) as here:
+        assert here.run(["./show", "shown"], escalated=True).stdout == b"shown\n"
+        with pytest.raises(NotPermittedError):
+            here.run(["./show", "shown"], escalated=True)
+    assert [question.offers for question in person.questions] == [(Choice.ONCE, Choice.NO, Choice.STOP)] * 2
+
+
 # Web search
 
 

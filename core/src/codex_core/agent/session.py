@@ -392,7 +392,8 @@ class Session:
     def _ask(self, action: Action, verdict: Verdict, grant: Grant) -> Answer:
         """Ask a person, and remember what they said; an answer that was not offered is a no."""
         rule = self._reviewer.lasting(action, verdict, grant)
-        offers = tuple(choice for choice in Choice if choice is not Choice.ALWAYS or rule is not None)
+        lasting = {Choice.SESSION: grant.lasts, Choice.ALWAYS: rule is not None}
+        offers = tuple(choice for choice in Choice if lasting.get(choice, True))
         patience = None
         if action.tool == NETWORK_TOOL:  # a command waits for it, which goes on anyhow
             offers, patience = tuple(choice for choice in offers if choice is not Choice.STOP), QUESTION_PATIENCE

@@ -155,6 +155,10 @@ def _found(words: Sequence[str], around: Surroundings) -> str | None:
         found = found_program(words[0], around) if words else None
     except NotSafeError:
         return None
-    if found is None or any(contains(root, canonical(found)) for root in around.policy.writable_roots):
+    if found is None:
         return None
-    return found
+    program = canonical(found)
+    # A link that commands can write leads wherever the next one wants.
+    named = os.path.join(canonical(os.path.dirname(found)), os.path.basename(found))
+    replaceable = any(contains(root, place) for root in around.policy.writable_roots for place in (named, program))
+    return None if replaceable else program

@@ -45,6 +45,11 @@ class Grant:
     """For a connection: a pattern of :mod:`codex_core.sandbox.domains`; whatever command makes it."""
     unsandboxed: bool = False
 
+    @property
+    def lasts(self) -> bool:
+        """Whether it can be remembered: what leaves the sandbox has to be the same program again."""
+        return bool(self.program or self.files or not self.unsandboxed)
+
     def covers(self, other: Grant) -> bool:
         """Say whether what *other* would allow is allowed by this."""
         return set(other.files) <= set(self.files) and replace(self, files=()) == replace(other, files=())
