@@ -133,7 +133,22 @@ def test_an_editor_that_has_gone_is_a_no(tmp_path: Path, environ: dict[str, str]
     assert not (tmp_path / "project" / "made").exists()
 
 
-@pytest.mark.parametrize("who", ["json", "json:1", "json:77", "json:3,4,5", "json:x", "json:", "json:-1", "editor", ""])
+@pytest.mark.parametrize(
+    "who",
+    [
+        "json",
+        "json:1",
+        "json:77",
+        "json:3,4,5",
+        "json:x",
+        "json:²",
+        "json:" + "9" * 5000,
+        "json:",
+        "json:-1",
+        "editor",
+        "",
+    ],
+)
 def test_who_cannot_be_asked_is_a_usage_error(tmp_path: Path, environ: dict[str, str], who: str) -> None:
     process = start([*FULL, "--prompter", who, "--", "touch", "made"], tmp_path, environ)
     _, err = process.communicate(timeout=60)

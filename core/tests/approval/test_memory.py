@@ -98,6 +98,17 @@ def test_rules_are_added_and_removed_by_their_lines_and_comments_stay(tmp_path: 
     assert "# why" in path.read_text()
 
 
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [("[[rule", ConfigError), ("rule = " + "[" * 300 + "]" * 300, ConfigError), ("rule = 5", UsageError)],
+)
+def test_a_file_that_holds_no_rules_is_an_error_in_one_line(tmp_path: Path, text: str, error: type[Exception]) -> None:
+    path = tmp_path / "approved.toml"
+    path.write_text(text)
+    with pytest.raises(error, match=r"approved\.toml"):
+        remove_rule(str(path), 1)
+
+
 @pytest.mark.parametrize("line", [0, 1, 3, 99])
 def test_a_line_where_no_rule_begins_removes_nothing(tmp_path: Path, line: int) -> None:
     path = tmp_path / "approved.toml"

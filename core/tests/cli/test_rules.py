@@ -94,6 +94,7 @@ def test_rules_of_a_workspace_count_only_when_it_is_trusted_and_only_tighten(cod
         (("rules", "check"), "needs a command"),
         (("rules", "list", "--", "x"), "takes no command"),
         (("rules", "remove", "x"), "FILE:LINE"),
+        (("rules", "remove", "x:²"), "FILE:LINE"),
         (("rules", "remove", "/nowhere:1"), "no rule begins at"),
         (("rules", "add", "allow", "--expires", "soon", "--", "x"), "--expires"),
         (("rules", "add", "forbid", "--unsandboxed", "--", "x"), "unsandboxed"),

@@ -125,9 +125,13 @@ def remove_rule(path: str, line: int) -> None:
     import tomlkit
 
     text = _read(path)
-    document = tomlkit.parse(text)
-    rules = document.get("rule", [])
-    lines = rule_lines(text, len(rules))
+    try:
+        document = tomlkit.parse(text)
+    except ValueError as error:
+        msg = f"{path}: {error}"
+        raise ConfigError(msg) from error
+    rules = document.get("rule")
+    lines = rule_lines(text, len(rules)) if isinstance(rules, list) else []
     if line not in lines or len(set(lines)) != len(lines):
         msg = f"no rule begins at {path}:{line}"
         raise UsageError(msg)

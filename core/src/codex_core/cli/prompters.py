@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from typing import TYPE_CHECKING
 
@@ -30,9 +31,9 @@ def prompter(who: str) -> Prompter | None:
 
     if who == STDIO:
         return JsonPrompter(sys.stdin, sys.stdout)
-    kind, _, numbers = who.partition(":")
+    numbers = who.removeprefix(f"{STDIO}:")
     given = numbers.split(",")
-    if kind != STDIO or len(given) > 2 or not all(number.isdecimal() and int(number) > 2 for number in given):  # noqa: PLR2004 - one each way, none of them a standard one
+    if not re.fullmatch("json:[0-9]{1,9}(,[0-9]{1,9})?", who) or min(map(int, given)) < 3:  # noqa: PLR2004 - above the standard ones
         raise UsageError("--prompter is terminal, json, json:FD, or json:IN,OUT with descriptors above 2")
     try:
         answers, questions = (os.dup(int(number)) for number in (given[0], given[-1]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shlex
 import sys
 from dataclasses import asdict
@@ -232,6 +233,6 @@ def convert_file(path: str) -> str:
 
 def _place(text: str) -> tuple[str, int]:
     path, _, line = text.rpartition(":")
-    if not path or not line.isdigit():
+    if not path or not re.fullmatch("[0-9]{1,9}", line):
         raise UsageError("a rule is named by its place, FILE:LINE, as `codex rules list` shows it")
     return os.path.expanduser(path), int(line)
