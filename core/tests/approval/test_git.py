@@ -339,7 +339,17 @@ def test_another_repository_is_not_shown_through_this_one(ground: Ground, kind: 
     assert ground.judge("log").level is ASK
 
 
-@pytest.mark.parametrize("name", ["objects", "refs", "objects/pack", "HEAD"])
+def test_a_single_object_of_another_repository_is_asked_about(ground: Ground) -> None:
+    private_repository(ground)
+    blob = ground.git("hash-object", "-w", "--stdin", folder="../private", data="private")
+    place = f".git/objects/{blob[:2]}/{blob[2:]}"
+    (ground.workspace / place).parent.mkdir(exist_ok=True)
+    (ground.workspace / place).symlink_to(ground.root / "private" / place)
+    assert ground.git("cat-file", "-p", blob) == "private"
+    assert "is a link" in ground.judge("cat-file", "-p", blob).reason
+
+
+@pytest.mark.parametrize("name", ["objects", "refs", "objects/pack", "HEAD", "logs/HEAD", "refs/heads/main"])
 def test_a_link_inside_of_a_repository_is_asked_about(ground: Ground, name: str) -> None:
     place = ground.workspace / ".git" / name
     place.rename(ground.root / "moved")

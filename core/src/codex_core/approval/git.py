@@ -31,8 +31,10 @@ if TYPE_CHECKING:
 _READ_AT_MOST = 65_536
 """Bytes of one file of the repository; more than any configuration that people write."""
 _BEFORE_SUBCOMMAND = frozenset({"--no-pager", "-P", "--no-optional-locks", "--literal-pathspecs"})
-_WITHOUT_LINKS = ("", "objects", "objects/pack", "refs")
-"""Folders of a repository in which a link would show what another one holds."""
+_WITHOUT_LINKS = ("objects", "refs", "logs", "info")
+"""Folders of a repository in which a link would show what another one holds; so would one beside them."""
+_ENTRIES_AT_MOST = 50_000
+"""In these folders; git packs its objects long before."""
 _VERIFYING = re.compile(r"%[-+ ]?G|%\(\*?signature|^(--sort=|[-*]|v\w*:)*signature")
 """What makes a format call ``gpg``, or sorts by what only that can tell."""
 _SECTION = re.compile(r'\[([A-Za-z0-9-]+)(?:[ \t]+"([^"\\\n]*)")?\]')
@@ -219,21 +221,26 @@ def _require_own_and_whole(repository: Repository) -> None:
             if os.stat(folder).st_uid != os.geteuid():
                 raise NotSafeError(f"{folder} belongs to another user")
         for folder in (repository.git_dir, repository.common_dir):
-            for name in _WITHOUT_LINKS:
-                _require_no_links(os.path.join(folder, name))
+            _require_no_links(folder)
     except OSError as error:
         raise NotSafeError(f"{error.filename} cannot be looked at: {error.strerror}") from error
     if os.path.lexists(os.path.join(repository.common_dir, "objects", "info", "alternates")):
         raise NotSafeError("the repository takes objects from another one")
 
 
-def _require_no_links(folder: str) -> None:
-    if not os.path.lexists(folder):
-        return
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_symlink():
-                raise NotSafeError(f"{entry.path} is a link")
+def _require_no_links(git_dir: str) -> None:
+    left = _ENTRIES_AT_MOST
+    folders = [git_dir]
+    for folder in folders:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                left -= 1
+                if entry.is_symlink():
+                    raise NotSafeError(f"{entry.path} is a link")
+                if left < 0:
+                    raise NotSafeError(f"{git_dir} holds more than is looked through")
+                if entry.is_dir(follow_symlinks=False) and (folder != git_dir or entry.name in _WITHOUT_LINKS):
+                    folders.append(entry.path)
 
 
 def _require_harmless_configuration(repository: Repository) -> None:
