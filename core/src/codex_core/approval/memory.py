@@ -130,7 +130,7 @@ def remove_rule(path: str, line: int) -> None:
     except ValueError as error:
         msg = f"{path}: {error}"
         raise ConfigError(msg) from error
-    rules = document.get("rule")
+    rules = document.get("rule", [])
     lines = rule_lines(text, len(rules)) if isinstance(rules, list) else []
     if line not in lines or len(set(lines)) != len(lines):
         msg = f"no rule begins at {path}:{line}"
