@@ -277,7 +277,12 @@ def test_patterns_mean_what_fnmatch_makes_of_them(text: str, pattern: str) -> No
 
 @pytest.mark.parametrize(
     ("name", "argv"),
-    [(".jq", ("jq", ".", "a")), (".magic", ("file", "a")), (".bash_profile", ("bash", "-lc", "ls"))],
+    [
+        (".jq", ("jq", ".", "a")),
+        (".magic", ("file", "a")),
+        (".bash_profile", ("bash", "-lc", "ls")),
+        (".bashrc", ("bash", "-c", "ls")),
+    ],
 )
 def test_what_a_program_reads_first_must_not_come_from_a_command(
     tmp_path: Path, name: str, argv: tuple[str, ...]

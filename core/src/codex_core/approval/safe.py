@@ -32,7 +32,7 @@ _UNMAPPED = 65534
 _ENTRIES_LOOKED_AT = 2000
 """A secret that lies deeper is not found before the question that is not asked."""
 UNDERSTOOD_SHELLS = frozenset({"bash", "dash", "sh", "zsh"})
-_STARTUP_FILES = (".bash_profile", ".bash_login", ".profile", ".zshenv", ".zprofile", ".zlogin")
+_STARTUP_FILES = (".bashrc", ".bash_profile", ".bash_login", ".profile", ".zshenv", ".zprofile", ".zlogin")
 
 
 @dataclass(frozen=True, slots=True)
