@@ -19,10 +19,13 @@ if TYPE_CHECKING:
     from codex_core.types import Denial
 
 _REFUSALS = re.compile(rb"read-only file system|permission denied|operation not permitted", re.IGNORECASE)
-# Between quotes, as coreutils, Python and git name a path, or up to the colon that ends it.
-_QUOTED = re.compile(rb"['\"`\xe2\x80\x98]{1,3}([^'\"`\xe2]+)['\"`\xe2]")
+# Between quotes, as coreutils, Python and git name a path, or up to the colon that ends it.  What opens a path cannot
+# stand in one: else a long line of openers, tried from each of them, would keep this process busy for hours.
+_QUOTED = re.compile(rb"(?:['\"`]|\xe2\x80\x98)([^'\"`\xe2]+)['\"`\xe2]")
 _PLAIN = re.compile(rb"(?:^|[\s:])([^\s:'\"]+)")
 _LINES_READ = 200
+_LONGEST_PATH = 4096
+"""Bytes: what is longer can be given to no kernel (path_resolution(7))."""
 _PATHS_JUDGED = 64
 
 
@@ -45,5 +48,5 @@ def _paths(output: bytes) -> list[str]:
             continue
         quoted = _QUOTED.findall(line)
         plain = [word for word in _PLAIN.findall(line[: refusal.start()]) if b"/" in word]
-        paths |= dict.fromkeys(os.fsdecode(path) for path in quoted or plain[-1:])
+        paths |= dict.fromkeys(os.fsdecode(path) for path in quoted or plain[-1:] if len(path) <= _LONGEST_PATH)
     return list(paths)
