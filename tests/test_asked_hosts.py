@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 import threading
@@ -284,6 +285,86 @@ def test_a_command_that_ends_does_not_wait_for_an_answer(open_with: Callable[...
     assert reach(session, server, hasty).returncode == 0
     prompter.may_answer.set()
     assert b"hello" in reach(session, server).stdout, "and the next one is asked anew"
+
+
+QUEUE = """
+import socket
+def ask(text):
+    made = socket.create_connection(("127.0.0.1", 13128))
+    made.sendall(text)
+    return made
+idle = [ask(b"C") for _ in range(300)]
+more = [ask(b"CONNECT left.localhost:80 HTTP/1.1\\r\\n\\r\\n") for _ in range(40)]
+"""
+"""Keeps the filter's hands full, so that what it asks for last still waits in the queue when it ends."""
+
+
+def test_what_a_command_left_in_the_queue_is_not_asked_about_in_the_name_of_the_next(
+    open_with: Callable[..., Session], server: int
+) -> None:
+    prompter = Prompter(Choice.NO)
+    session = open_with(prompter)
+    assert session.run([sys.executable, "-I", "-S", "-c", QUEUE], timeout=60).returncode == 0
+    asked = len(prompter.questions)
+    result = reach(session, server)
+    assert [question.action.argv for question in prompter.questions[asked:]] == [(f"{NAME}:{server}",)]
+    assert [contact.host for contact in result.contacts] == [NAME]
+
+
+FLOOD = """
+import socket, sys, time
+s = socket.create_connection(("127.0.0.1", 13128))
+s.sendall(f"CONNECT {sys.argv[1]}:{sys.argv[2]} HTTP/1.1\\r\\n\\r\\n".encode())
+assert s.recv(500)
+print("ready", flush=True)
+sys.stdin.read(1)
+for _ in range(2000):
+    made = socket.socket()
+    made.setblocking(False)
+    if made.connect_ex(("127.0.0.1", 9)) == 101:
+        break
+    made.close()
+else:
+    sys.exit("the filter still listens")
+"""
+"""Says so much to a filter that is busy that not a word more gets through to it."""
+
+
+def test_a_yes_does_not_outlast_its_command_where_the_filter_is_too_busy_to_hear_of_the_next(
+    open_with: Callable[..., Session], server: int
+) -> None:
+    prompter = Prompter(Choice.ONCE, Choice.NO)
+    session = open_with(prompter)
+    go_on, release = os.pipe()
+    stopped = []
+
+    def stop_the_filter(_: str, piece: bytes) -> None:
+        assert piece == b"ready\n", piece
+        stopped.append(filter_process())
+        os.kill(stopped[0], signal.SIGSTOP)
+        os.write(release, b"x")
+
+    words = [sys.executable, "-I", "-S", "-c", FLOOD, NAME, str(server)]
+    try:
+        first = session.run(words, timeout=60, stdin=go_on, on_output=stop_the_filter)
+    finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+        os.close(go_on)
+        os.close(release)
+    assert (first.returncode, first.stderr) == (0, b"")
+    assert reach(session, server).stdout.startswith(b"403 ")
+    assert len(prompter.questions) == 2
+
+
+def filter_process() -> int:
+    """Give the number of the process that filters for this one."""
+    with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:
+        for pid in map(int, file.read().split()):
+            with open(f"/proc/{pid}/cmdline", "rb") as words:
+                if b"codex-egress" in words.read():
+                    return pid
+    raise AssertionError
 
 
 def test_a_program_cannot_have_more_than_a_few_hosts_asked_about(

@@ -287,20 +287,24 @@ class _Source:
         self._connection = connection
         self._received = received
 
-    async def some(self, most: int) -> bytes:
+    async def _fill(self) -> None:
         if not self._received:
             self._received = await asyncio.get_running_loop().sock_recv(self._connection, _PIECE)
             if not self._received:
                 raise ConnectionResetError
+
+    async def some(self, most: int) -> bytes:
+        await self._fill()
         piece, self._received = self._received[:most], self._received[most:]
         return piece
 
     async def line(self) -> bytes:
         line = b""
         while not line.endswith(b"\n"):
+            await self._fill()
+            line += await self.some(self._received.find(b"\n") + 1 or len(self._received))
             if len(line) > HEAD_LIMIT:
                 raise HeadError("a line is too long")
-            line += await self.some(1)
         if not line.endswith(b"\r\n"):
             raise HeadError("a line has another end than CR LF")
         return line[:-2]

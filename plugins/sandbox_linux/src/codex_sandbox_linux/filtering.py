@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import ipaddress
 import marshal
@@ -73,10 +74,7 @@ class Filter:
             raise SandboxUnavailableError(_GONE) from error
         finally:
             theirs.close()
-        for one in sockets:
-            if one not in gates:
-                one.close()
-        return Link(self._rules, ours, gates, isolated=len(gates) < len(sockets))
+        return Link(self._rules, ours, sockets, gates, isolated=len(gates) < len(sockets))
 
     def close(self) -> None:
         """End it; idempotent."""
@@ -89,17 +87,27 @@ class Filter:
 class Link:
     """What the filter says about one jail.  Its :meth:`fileno` polls readable when there is something."""
 
-    def __init__(self, rules: Rules, link: socket.socket, gates: Sequence[socket.socket], *, isolated: bool) -> None:
-        """Take over *gates*, which the filter accepts on what is led there.
+    def __init__(
+        self,
+        rules: Rules,
+        link: socket.socket,
+        listening: Sequence[socket.socket],
+        gates: Sequence[socket.socket],
+        *,
+        isolated: bool,
+    ) -> None:
+        """Take over what the filter listens on; *gates* are those of them on which it accepts what is led there.
 
         They are held as long as the jail lives: nobody takes over the port of a filter that has ended.  *isolated*
         says that the loopback is the jail's own.
         """
         self._rules = rules
         self._link = link
+        self._listening = listening
         self._gates = {one.family: one for one in gates}
         self.isolated = isolated
-        link.setblocking(False)  # noqa: FBT003 - the standard library's signature
+        for one in (link, *listening):
+            one.setblocking(False)  # noqa: FBT003 - the standard library's signature
         self._command = 0
         self._ask: Callable[[str, int], Verdict] | None = None
         self._pins: dict[Address, dict[str, None]] = {}
@@ -228,14 +236,22 @@ class Link:
             raise OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))
         return _socket_address(connecting.family, local, self._gates[version].getsockname()[1])
 
-    def forget(self) -> None:
-        """Forget what belonged to the last command, and break off its connections."""
+    def forget(self) -> bool:
+        """Forget what belonged to the last command, and break off its connections; whether the filter does so too.
+
+        What the command, which has ended, still asked for in a queue would be served as the next one's.
+        """
         self._command += 1
         self._ask = None
         self._pins.clear()
         self.contacts.clear()
         self.denials.clear()
-        self._say("command", str(self._command))
+        try:
+            for one in self._listening if self.isolated else ():
+                _empty(one)
+        except OSError:  # no descriptors left
+            return False
+        return self._say("command", str(self._command))
 
     def _say(self, *words: str) -> bool:
         try:
@@ -246,8 +262,18 @@ class Link:
 
     def close(self) -> None:
         """Let the filter close everything of this jail; idempotent."""
-        for one in (self._link, *self._gates.values()):
+        for one in (self._link, *self._listening):
             one.close()
+
+
+def _empty(listening: socket.socket) -> None:
+    """Throw away what waits for a socket; raises OSError."""
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            if listening.type == socket.SOCK_STREAM:
+                listening.accept()[0].close()
+            else:
+                listening.recv(1)
 
 
 def _one_line(text: str) -> str:

@@ -170,14 +170,13 @@ class Jail:
         if self.supervisor is not None:
             self.supervisor.handle()
 
-    def forget(self) -> None:
-        """Forget what belonged to the last command."""
+    def forget(self) -> bool:
+        """Forget what belonged to the last command; whether nothing of it is left for another one."""
         if self.supervisor is not None:
             self.supervisor.forget()
-        if self.link is not None:
-            self.link.forget()
         if self.group is not None:
             self.group.end()
+        return self.link is None or self.link.forget()
 
     def hear(self) -> None:
         """Take what the filter says."""
@@ -411,8 +410,7 @@ class LinuxLauncher:
                 self._watch.settle()
             # A jail keeps its terminal, and terminals do not come back.
             alive = alive and not jail.plan.terminal and not (jail.group and jail.group.is_burdened())
-            if alive and len(self._idle) < _MOST_IDLE:
-                jail.forget()
+            if alive and len(self._idle) < _MOST_IDLE and jail.forget():
                 self._rest(jail)
                 return
             jail.close()
