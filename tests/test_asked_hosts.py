@@ -437,3 +437,21 @@ def test_on_a_terminal_the_question_has_the_keyboard_and_then_the_command_has_it
         shell.expect("typed words")
         shell.prompt()
     assert shell.modes() == before
+
+
+def test_what_a_command_does_to_the_terminal_is_undone_before_its_question(
+    shell: Shell, server: int, tmp_path: Path
+) -> None:
+    (tmp_path / "project" / "reach.py").write_text("print('before \\x1b]0;', flush=True)\n" + BY_PROXY)
+    python = f"{sys.executable} -I"
+    shell.line(
+        f"{python} -m codex_core.cli.main run -s workspace-write -c '{LISTS}' -- {python} reach.py {NAME} {server}"
+    )
+    shell.expect(r"before \x1b\]0;")
+    shell.expect(r"\x18\x1b\\")
+    shell.expect(f"wants to connect to {NAME}:{server}")
+    shell.expect(r"\] ")
+    time.sleep(0.5)  # what is typed before that does not count
+    shell.line("y")
+    shell.expect("200 [^y]*hello")
+    shell.prompt()

@@ -9,13 +9,13 @@ import select
 import signal
 import termios
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import pyte
 import pytest
 from codex_core.approval.memory import Grant
-from codex_core.approval.prompt import Choice, LinePrompter, Question
+from codex_core.approval.prompt import Choice, LinePrompter, Question, menu_lines, question_text
 from codex_core.types import Action, Decision, Verdict
 
 if TYPE_CHECKING:
@@ -66,6 +66,10 @@ class Window:
         assert gone <= self.seen | {""}
         self.seen |= set(self.shown)
         return "\n".join(self.shown)
+
+    def feed(self, codes: bytes) -> None:
+        """Show what another program has written."""
+        self._stream.feed(codes)
 
     def _waits(self) -> bool:
         text = "".join(self.screen.display).rstrip()
@@ -162,6 +166,31 @@ def test_nothing_but_text_is_written_whatever_the_terminal(open_window: Callable
     assert not set(window.raw) & (set(range(32)) - set(b"\r\n"))
     assert b"\x9b" not in window.raw
     assert window.screen.title == ""
+
+
+def seen_on(screen: pyte.Screen) -> str:
+    """Give what stands on a screen in letters of another colour than their ground."""
+    signs = [screen.buffer[row][column] for row in range(screen.lines) for column in range(screen.columns)]
+    return "".join(sign.data for sign in signs if sign.fg != sign.bg or sign.fg == "default")
+
+
+@pytest.mark.parametrize(
+    "codes", [b"\x1b]0;", b"\x1b[1;2r\x1b[1;1H", b"\x1b[30;40m"], ids=["title", "margins", "colours"]
+)
+def test_what_a_command_did_to_the_terminal_hides_no_question(open_window: Callable[..., Window], codes: bytes) -> None:
+    fake = b"Save the changes? [y/N] " + codes
+    asked = replace(question("make"), untidy=True)
+    parts = ("The agent wants to run:", "exactly these words", "stop here")
+    hidden = pyte.Screen(80, 24)
+    text = "\n".join([question_text(asked), *menu_lines(asked)]).replace("\n", "\r\n")
+    pyte.ByteStream(hidden).feed(fake + text.encode())
+    assert "The agent wants to run:" not in seen_on(hidden)
+    window = open_window(asked)
+    window.feed(fake)
+    window.wait()
+    assert all(part in seen_on(window.screen) for part in parts)
+    window.type("y\n")
+    assert window.answer() == "once"
 
 
 def test_what_the_choices_mean_stands_on_the_screen_with_the_choice(open_window: Callable[..., Window]) -> None:

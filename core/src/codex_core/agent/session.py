@@ -86,6 +86,8 @@ CHANGEABLE = frozenset(
 """The keys, and tables, that can be changed in a session."""
 _SHOWN = 8
 """Pieces of what a command showed on a terminal, its last words, that are searched for refusals."""
+_CODES = frozenset((0x0E, 0x1B, *range(0x80, 0xA0)))
+"""Bytes that may begin what a terminal does not show but obeys; in UTF-8 they are parts of letters too."""
 EXIT_DEADLINE = 1.5
 """Seconds that telemetry may take at the end of a session."""
 
@@ -137,6 +139,8 @@ class Session:
         self._lock = threading.Lock()
         self._active = 0
         self._closed = False
+        self._untidy = False
+        """Whether a command has sent codes to the terminal."""
         self._direct = DirectLauncher()
         self._settle(loaded)
         self._emitter = self._open_emitter(loaded.exporter_settings())
@@ -398,7 +402,7 @@ class Session:
         if action.tool == NETWORK_TOOL:  # a command waits for it, which goes on anyhow
             offers, patience = tuple(choice for choice in offers if choice is not Choice.STOP), QUESTION_PATIENCE
         diff = files.preview(parse_patch(action.argv[-1]), cwd=action.cwd, policy=self.policy) if action.writes else ""
-        question = Question(action, verdict, offers, grant, self._rule_file, diff, patience)
+        question = Question(action, verdict, offers, grant, self._rule_file, diff, patience, self._untidy)
         try:
             answer = self._prompter.ask(question)
             if answer.choice not in offers:
@@ -442,6 +446,11 @@ class Session:
             inherited = without_steering(inherited, self.policy, action.cwd)
         interlude = terminal.Interlude() if stdio.attach else None
         shown = deque[bytes](maxlen=_SHOWN)
+
+        def show(piece: bytes) -> None:
+            shown.append(piece)
+            self._untidy = self._untidy or not _CODES.isdisjoint(piece)
+
         asks = launcher is not self._direct and self.policy.network is Network.FILTERED
         ask = partial(self._may_connect, action, interlude) if asks else None
         command = Command(action.argv, action.cwd, {**inherited, **env}, ask)
@@ -451,7 +460,7 @@ class Session:
         limited = limits.wall_time is not None and (timeout is None or limits.wall_time < timeout)
         timeout = limits.wall_time if limited else timeout
         if stdio.attach:
-            result = terminal.attach(launcher, command, timeout=timeout, interlude=interlude, on_output=shown.append)
+            result = terminal.attach(launcher, command, timeout=timeout, interlude=interlude, on_output=show)
         else:
             result = runner.run(
                 launcher,

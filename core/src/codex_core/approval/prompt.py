@@ -21,6 +21,19 @@ if TYPE_CHECKING:
 
 DRAIN_SECONDS = 0.3
 """Keys that arrive this soon after the question were not typed in answer to it."""
+_TIDY = "".join(
+    (
+        *("\x18", "\x1b\\"),  # what has been begun, such as a title, ends here and swallows nothing more
+        *("\x1b[4i", "\x1b7\x1b[r\x1b8", "\x1b[4l", "\x1b[?7h"),  # on the screen, all of it, whole lines
+        *(
+            "\x1b[0m",
+            "\x1b(B\x0f",
+            "\x1b]104\x1b\\",
+            "\x1b]110\x1b\\",
+            "\x1b]111\x1b\\",
+        ),  # in letters and colours that are seen
+    )
+)
 
 
 class Choice(StrEnum):
@@ -53,6 +66,8 @@ class Question:
     """For a patch: what it would do to the files as they are."""
     patience: float | None = None
     """Seconds after which nobody waits for the answer any more."""
+    untidy: bool = False
+    """Whether a command has sent the terminal codes, by which it may hide what is written there after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +149,8 @@ class LinePrompter:
         patience = min(filter(None, (self._timeout, question.patience)), default=None)
         keys = "/".join(key.upper() if choice is Choice.NO else key for choice, key in _keys(question))
         ask = f"Allow it? [{keys}] "
+        if question.untidy:
+            _write(terminal, _TIDY)
         lines = [*question_text(question).split("\n"), *menu_lines(question)]
         while True:
             # Measured for every page: the window may have changed meanwhile.
