@@ -203,6 +203,30 @@ while True: pass
     assert (gone.read(), gone.read()) == (b"x", b"")
 
 
+def test_a_command_that_closes_the_files_of_its_group_ends_with_it_all_the_same(
+    box_without: Callable[[str], Box], delegation: Delegation, fifo: Callable[[str], Fifo]
+) -> None:
+    """Where no namespace keeps it from changing modes."""
+    box = box_without("namespaces")
+    gone = fifo(f"{box.ws}/gone")
+    delegation.give(box)
+    box.open(limits=Limits(cpu_time=1.5), allow_degraded=ACCEPTED)
+    [group] = delegation.jails()
+    daemon = f"""
+import os, time
+for name in ('cgroup.kill', 'cgroup.procs'): os.chmod({group!r} + '/' + name, 0)
+end = os.open({gone.path!r}, os.O_WRONLY)
+if os.fork() == 0:
+    os.setsid(); os.write(end, b'x'); time.sleep(60)
+while True: pass
+"""
+    assert box.py(daemon).ended.limit == "cpu_time"
+    assert (gone.read(), gone.read()) == (b"x", b"")
+    assert box.run(["true"]).returncode == 0
+    box.close()
+    assert delegation.jails() == []
+
+
 @pytest.mark.parametrize("forge", ["local", "helper"])
 def test_no_group_and_no_descriptor_is_left(box: Box, delegation: Delegation, forge: str) -> None:
     delegation.give(box)

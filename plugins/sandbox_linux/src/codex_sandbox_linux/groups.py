@@ -100,8 +100,11 @@ class Group:
         self._limits = limits
         self._events: dict[str, int] = {}
         self._before: dict[str, int] = {}
-        self._cpu = self._timer = -1
+        self._cpu = self._timer = self._killing = -1
         try:
+            # Opened before anything runs in it: where there are no namespaces, a command can close the file to us.
+            with contextlib.suppress(FileNotFoundError):
+                self._killing = os.open(f"{self._folder}/cgroup.kill", os.O_WRONLY)
             self._confine(kept)
         except BaseException:
             self.close()
@@ -173,12 +176,12 @@ class Group:
     def kill(self) -> None:
         """Kill everything in the group at once."""
         with contextlib.suppress(OSError):  # it was removed with the launcher
-            _kill(self._folder)
+            _kill(self._folder, self._killing)
 
     def close(self) -> None:
         """Kill what is in the group, wait for its end, and remove the group."""
-        _remove(self._folder)
-        for descriptor in (*self._events.values(), self._cpu, self._timer, self._lock):
+        _remove(self._folder, self._killing)
+        for descriptor in (*self._events.values(), self._cpu, self._timer, self._killing, self._lock):
             if descriptor >= 0:
                 os.close(descriptor)
 
@@ -257,7 +260,7 @@ def _sweep(base: str) -> None:
                 os.close(lock)
 
 
-def _remove(folder: str) -> None:
+def _remove(folder: str, killing: int = -1) -> None:
     deadline = time.monotonic() + _PATIENCE
     while time.monotonic() < deadline:
         try:
@@ -267,14 +270,21 @@ def _remove(folder: str) -> None:
                 return
         else:
             return
-        _kill(folder)
+        with contextlib.suppress(OSError):
+            _kill(folder, killing)
         time.sleep(_BREATH)
 
 
-def _kill(folder: str) -> None:
-    """Kill everything in a group, however fast it forks where the kernel has cgroup.kill (Linux 5.14)."""
+def _kill(folder: str, killing: int) -> None:
+    """Kill everything in a group, however fast it forks where the kernel has cgroup.kill (Linux 5.14).
+
+    *killing* is that file, opened, or -1; raises OSError.
+    """
     try:
-        _write(f"{folder}/cgroup.kill", "1")
+        if killing >= 0:
+            os.write(killing, b"1")
+        else:
+            _write(f"{folder}/cgroup.kill", "1")
     except FileNotFoundError:
         for pid in map(int, _read(f"{folder}/cgroup.procs").split()):
             with contextlib.suppress(ProcessLookupError):
