@@ -462,6 +462,15 @@ def test_variables_are_what_the_configuration_lets_through_and_what_the_caller_a
     assert here.session.run(["sh", "-c", script], env={"MINE": "x"}).stdout == b"marking 1 x\n"
 
 
+def test_what_the_caller_adds_steers_nothing_outside_the_sandbox(scene: Callable[..., Scene], folder: str) -> None:
+    script = 'echo "$BASH_ENV $MINE"'
+    added = {"BASH_ENV": os.path.join(os.path.realpath(folder), "left"), "MINE": "x"}
+    inside = scene().session.run(["sh", "-c", script], env=added)
+    assert inside.stdout.decode() == f"{added['BASH_ENV']} x\n"
+    outside = scene(OUTSIDE, YES).session.run(["sh", "-c", script], env=added)
+    assert outside.stdout == b" x\n"
+
+
 def test_events_that_cannot_be_kept_do_not_stop_the_work_and_are_counted(scene: Callable[..., Scene]) -> None:
     here = scene()
     here.exporter.sink.broken = True

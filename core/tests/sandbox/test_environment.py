@@ -78,6 +78,16 @@ def test_a_hostile_pattern_takes_no_exponential_time() -> None:
         ("JAVA_TOOL_OPTIONS", "-javaagent:/ws/evil.jar"),
         ("GIT_SSH_COMMAND", "'/ws/ssh' -v"),
         ("EDITOR", "../ws/editor"),
+        ("PYTHONPYCACHEPREFIX", "/ws/cache"),
+        ("MAKEFILES", "/etc/good.mk /ws/bad.mk"),
+        ("KUBECONFIG", "kube.yaml"),
+        ("GIT_CONFIG_VALUE_0", "!/ws/pager"),
+        ("npm_config_script_shell", "/ws/sh"),
+        ("LESSOPEN", "|/ws/open %s"),
+        ("LUA_INIT", "@/ws/init.lua"),
+        ("CFLAGS", "-O2 -fplugin=/ws/x.so"),
+        ("RUBYOPT", "-w -Ilib"),
+        ("RUSTC_WORKSPACE_WRAPPER", "/ws/rustc"),
     ],
 )
 def test_outside_the_sandbox_no_variable_steers_to_what_commands_can_write(name: str, value: str) -> None:

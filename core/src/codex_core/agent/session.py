@@ -263,7 +263,8 @@ class Session:
         """Run *argv* if policies and person allow it, and give what came of it.
 
         *cwd* is a folder inside that of the session, and does not become writable by being named.
-        *env* adds variables to what the configuration lets commands inherit.  With *attach* the
+        *env* adds variables to what the configuration lets commands inherit; outside the sandbox none that lead
+        to what commands can write, whoever names them.  With *attach* the
         command has this process's own standard descriptors, or a terminal in the place of its
         terminal (only from the main thread); else its output is captured, see
         :func:`codex_core.sandbox.runner.run`.  *escalated* asks to leave the sandbox, for the reason
@@ -441,9 +442,9 @@ class Session:
             refusal = Verdict(Decision.FORBID, str(violation), violation.place)
             self._emit_decision(action, "denied", "config", refusal)
             raise NotPermittedError(f"not permitted: {violation}")
-        inherited: Mapping[str, str] = self._inherited(launcher.strength.backend)
+        environ = {**self._inherited(launcher.strength.backend), **env}
         if verdict.unsandboxed:
-            inherited = without_steering(inherited, self.policy, action.cwd)
+            environ = without_steering(environ, self.policy, action.cwd)
         interlude = terminal.Interlude() if stdio.attach else None
         shown = deque[bytes](maxlen=_SHOWN)
 
@@ -453,7 +454,7 @@ class Session:
 
         asks = launcher is not self._direct and self.policy.network is Network.FILTERED
         ask = partial(self._may_connect, action, interlude) if asks else None
-        command = Command(action.argv, action.cwd, {**inherited, **env}, ask)
+        command = Command(action.argv, action.cwd, environ, ask)
         if verdict.neutralised is not None:
             command = verdict.neutralised.applied(command)
         limits = self.policy.limits if launcher is not self._direct else Limits()

@@ -37,7 +37,13 @@ STEERING_PATHS = frozenset(
         *("BASH_ENV", "ENV", "ZDOTDIR", "PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONUSERBASE"),
         *("NODE_PATH", "PERL5LIB", "PERLLIB", "RUBYLIB", "GEM_PATH", "GEM_HOME", "CLASSPATH", "LUA_PATH", "LUA_CPATH"),
         *("GIT_EXEC_PATH", "GIT_TEMPLATE_DIR", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_DIR"),
-        *("XDG_CONFIG_HOME", "CARGO_HOME", "NPM_CONFIG_USERCONFIG", "NPM_CONFIG_GLOBALCONFIG", "PIP_CONFIG_FILE"),
+        *("GIT_CONFIG", "GIT_COMMON_DIR", "PYTHONPYCACHEPREFIX", "PYTHONPLATLIBDIR", "MAKEFILES"),
+        *("XDG_CONFIG_HOME", "XDG_CONFIG_DIRS", "XDG_DATA_HOME", "XDG_DATA_DIRS", "CURL_HOME", "WGETRC", "INPUTRC"),
+        *("CARGO_HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN", "GOENV", "GOROOT", "GOPATH", "GOCACHE", "GOMODCACHE"),
+        *("JAVA_HOME", "M2_HOME", "GRADLE_USER_HOME", "PHPRC", "PHP_INI_SCAN_DIR", "BUNDLE_GEMFILE", "OPENSSL_ENGINES"),
+        *("R_PROFILE", "R_LIBS", "JULIA_LOAD_PATH", "JULIA_DEPOT_PATH", "FPATH", "COMPILER_PATH", "GCC_EXEC_PREFIX"),
+        *("KUBECONFIG", "AWS_CONFIG_FILE", "DOCKER_CONFIG", "ANSIBLE_CONFIG", "VIMINIT", "EXINIT", "VIMRUNTIME"),
+        *("NPM_CONFIG_USERCONFIG", "NPM_CONFIG_GLOBALCONFIG", "NPM_CONFIG_PREFIX", "PIP_CONFIG_FILE", "PIP_PREFIX"),
     }
 )
 """Variables that name places where code is found: by the loader, an interpreter, or a common tool."""
@@ -45,10 +51,26 @@ STEERING_OPTIONS = frozenset(
     {
         *("NODE_OPTIONS", "PERL5OPT", "RUBYOPT", "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "MAVEN_OPTS", "MAKEFLAGS"),
         *("GIT_SSH_COMMAND", "GIT_SSH", "GIT_PROXY_COMMAND", "GIT_CONFIG_PARAMETERS", "GIT_ASKPASS", "SSH_ASKPASS"),
-        *("EDITOR", "VISUAL", "PAGER", "GIT_EDITOR", "GIT_PAGER", "GIT_EXTERNAL_DIFF", "RUSTC_WRAPPER", "CC", "CXX"),
+        *("EDITOR", "VISUAL", "PAGER", "GIT_EDITOR", "GIT_PAGER", "GIT_EXTERNAL_DIFF", "GIT_SEQUENCE_EDITOR"),
+        *("MANPAGER", "LESSOPEN", "LESSCLOSE", "BROWSER", "SHELL", "SUDO_ASKPASS", "PROMPT_COMMAND", "LUA_INIT"),
+        *("CC", "CXX", "CPP", "LD", "AR", "CFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS", "GOFLAGS", "RUSTFLAGS"),
+        *(
+            "RUSTC",
+            "RUSTC_WRAPPER",
+            "RUSTC_WORKSPACE_WRAPPER",
+            "RUSTDOC",
+            "_JAVA_OPTIONS",
+            "GRADLE_OPTS",
+            "PYTEST_ADDOPTS",
+        ),
+        *("NPM_CONFIG_SCRIPT_SHELL", "NPM_CONFIG_NODE_OPTIONS"),
     }
 )
 """Variables that hold options or commands, in which such places can be named."""
+_ANY_CASE = "npm_config_"
+"""Beginnings of names that are read in small letters too."""
+_GIT_CONFIG = "GIT_CONFIG_VALUE_"
+"""With a number behind: any setting of git, commands among them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +133,14 @@ def without_steering(environ: Mapping[str, str], policy: SandboxPolicy, cwd: str
 
 
 def _steers_to_writable(name: str, value: str, policy: SandboxPolicy, cwd: str) -> bool:
+    if name.startswith(_ANY_CASE):
+        name = name.upper()
     if name in STEERING_PATHS:
         places = value.replace(" ", os.pathsep).split(os.pathsep)  # LD_PRELOAD knows both
-    elif name in STEERING_OPTIONS:
-        for separator in "=:,'\"":
+    elif name in STEERING_OPTIONS or name.startswith(_GIT_CONFIG):
+        for separator in "=:,|@!'\"":
             value = value.replace(separator, " ")
-        places = [word for word in value.split() if "/" in word]
+        places = [word for word in value.split() if "/" in word or word.startswith("-I")]
     else:
         return False
     return any(policy.check(Operation.WRITE, os.path.join(cwd, place)) is None for place in places)
