@@ -357,6 +357,13 @@ def test_a_yes_does_not_outlast_its_command_where_the_filter_is_too_busy_to_hear
     assert len(prompter.questions) == 2
 
 
+def until(holds: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def filter_process() -> int:
     """Give the number of the process that filters for this one."""
     with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:
@@ -365,6 +372,42 @@ def filter_process() -> int:
                 if b"codex-egress" in words.read():
                     return pid
     raise AssertionError
+
+
+ASK_AND_GO = """
+import socket, sys
+s = socket.create_connection(("127.0.0.1", 13128))
+s.sendall(f"CONNECT {sys.argv[1]}:{sys.argv[2]} HTTP/1.1\\r\\n\\r\\n".encode())
+sys.stdin.read(1)
+"""
+
+
+@pytest.mark.parametrize("late", [Choice.SESSION, Choice.ALWAYS])
+def test_an_answer_that_comes_after_the_command_is_remembered_nowhere(
+    open_with: Callable[..., Session],
+    server: int,
+    late: Choice,
+    tmp_path: Path,
+) -> None:
+    prompter = Prompter(late, Choice.NO)
+    prompter.may_answer.clear()
+    session = open_with(prompter)
+    go_on, release = os.pipe()
+    words = [sys.executable, "-I", "-S", "-c", ASK_AND_GO, NAME, str(server)]
+    running = threading.Thread(target=session.run, args=(words,), kwargs={"timeout": 60, "stdin": go_on})
+    running.start()
+    until(lambda: prompter.questions)
+    os.close(release)
+    running.join()
+    os.close(go_on)
+    assert prompter.questions[0].over is not None
+    assert prompter.questions[0].over.is_set()
+    session.change({"approval_policy": "untrusted"})
+    session.change({"approval_policy": "on-request"})
+    prompter.may_answer.set()
+    until(lambda: not any("_put" in thread.name for thread in threading.enumerate()))
+    assert reach(session, server).stdout.startswith(b"403 ")
+    assert not list((tmp_path / "home").rglob("*.toml"))
 
 
 def test_a_program_cannot_have_more_than_a_few_hosts_asked_about(

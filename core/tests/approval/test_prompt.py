@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from codex_core.approval.memory import Grant
-from codex_core.approval.prompt import Answer, Choice, LinePrompter, Question, command_lines, question_text
+from codex_core.approval.prompt import MOOT, Answer, Choice, LinePrompter, Question, command_lines, question_text
 from codex_core.approval.visible import visible
 from codex_core.types import Action, Decision, Denial, Operation, Verdict
 from hypothesis import given
@@ -305,3 +305,11 @@ def test_two_questions_at_once_are_asked_one_after_the_other() -> None:
         os.waitpid(child, 0)
     # The whole of the second question stands behind the answer to the first.
     assert second.index("The agent wants to run") < second.index("Allow it?")
+
+
+def test_nobody_is_asked_for_a_command_that_has_ended() -> None:
+    over = threading.Event()
+    question = Question(Action(("x.test:443",), "/"), Verdict(Decision.PROMPT, "why"), over=over)
+    assert LinePrompter().ask(question) != MOOT
+    over.set()
+    assert LinePrompter().ask(question) == MOOT

@@ -25,7 +25,7 @@ from codex_core.agent import files
 from codex_core.agent.patch import parse_patch, paths_of
 from codex_core.agent.review import RULES_FOLDER, reviewer
 from codex_core.approval.memory import REMEMBERED, SessionMemory, add_rule
-from codex_core.approval.prompt import Answer, Choice, LinePrompter, Question
+from codex_core.approval.prompt import MOOT, Answer, Choice, LinePrompter, Question
 from codex_core.approval.rules import now
 from codex_core.config import changed, load_config
 from codex_core.discovery import code_locations
@@ -120,6 +120,16 @@ class _Stdio:
     stdin: bytes | int | None
     output_limit: int
     on_output: OnOutput | None
+
+
+@dataclass(frozen=True, slots=True)
+class _UnderWay:
+    """A command under way, for which somebody is asked about a host."""
+
+    interlude: Interlude | None
+    """What lends the terminal of the command for the question."""
+    over: threading.Event
+    """Set when it has ended: then nobody is asked any more, and no answer counts."""
 
 
 class Session:
@@ -363,11 +373,8 @@ class Session:
             raise UsageError(f"{folder} is not inside the session's folder {self.policy.cwd}")
         return folder
 
-    def _decide(self, action: Action, within: Interlude | None = None) -> Verdict:
-        """Get the verdict of the policies and, where they want it, of a person; raises NotPermittedError.
-
-        *within* lends the terminal of a command under way for the question.
-        """
+    def _decide(self, action: Action, cause: _UnderWay | None = None) -> Verdict:
+        """Get the verdict of the policies and, where they want it, of a person; raises NotPermittedError."""
         verdict = self._reviewer.review(action)
         if verdict.decision is Decision.ALLOW:
             self._emit_decision(action, "approved", "config", verdict)
@@ -379,8 +386,8 @@ class Session:
         if self._memory.covers(grant):
             self._emit_decision(action, "approved_for_session", "user", verdict, by="session")
             return replace(verdict, decision=Decision.ALLOW, source="session")
-        with within or nullcontext():
-            answer = self._ask(action, verdict, grant)
+        with (cause.interlude if cause else None) or nullcontext():
+            answer = self._ask(action, verdict, grant, cause.over if cause else None)
         if answer.approved:
             lasting = answer.choice is not Choice.ONCE
             self._emit_decision(
@@ -394,7 +401,7 @@ class Session:
         error = StoppedError if answer.choice is Choice.STOP else NotPermittedError
         raise error(f"not permitted: {answer.reason or 'rejected by user'}")
 
-    def _ask(self, action: Action, verdict: Verdict, grant: Grant) -> Answer:
+    def _ask(self, action: Action, verdict: Verdict, grant: Grant, over: threading.Event | None) -> Answer:
         """Ask a person, and remember what they said; an answer that was not offered is a no."""
         rule = self._reviewer.lasting(action, verdict, grant)
         lasting = {Choice.SESSION: grant.lasts, Choice.ALWAYS: rule is not None}
@@ -403,9 +410,11 @@ class Session:
         if action.tool == NETWORK_TOOL:  # a command waits for it, which goes on anyhow
             offers, patience = tuple(choice for choice in offers if choice is not Choice.STOP), QUESTION_PATIENCE
         diff = files.preview(parse_patch(action.argv[-1]), cwd=action.cwd, policy=self.policy) if action.writes else ""
-        question = Question(action, verdict, offers, grant, self._rule_file, diff, patience, self._untidy)
+        question = Question(action, verdict, offers, grant, self._rule_file, diff, patience, self._untidy, over)
         try:
             answer = self._prompter.ask(question)
+            if over is not None and over.is_set():
+                return MOOT
             if answer.choice not in offers:
                 return Answer(Choice.NO)
             if answer.choice is Choice.ALWAYS and rule is not None:
@@ -423,10 +432,10 @@ class Session:
             self._environments[backend] = child_environment(self._environ, settings, self.policy, backend)
         return self._environments[backend]
 
-    def _may_connect(self, asking: Action, within: Interlude | None, host: str, port: int) -> Verdict:
+    def _may_connect(self, asking: Action, cause: _UnderWay, host: str, port: int) -> Verdict:
         """Judge a host that no list names, for a command under way; raises NotPermittedError."""
         action = Action((join_port(host, port),), asking.cwd, NETWORK_TOOL, asking.call_id, command=asking.argv)
-        return self._decide(action, within)
+        return self._decide(action, cause)
 
     def _execute(
         self,
@@ -445,7 +454,7 @@ class Session:
         environ = {**self._inherited(launcher.strength.backend), **env}
         if verdict.unsandboxed:
             environ = without_steering(environ, self.policy, action.cwd)
-        interlude = terminal.Interlude() if stdio.attach else None
+        cause = _UnderWay(terminal.Interlude() if stdio.attach else None, threading.Event())
         shown = deque[bytes](maxlen=_SHOWN)
 
         def show(piece: bytes) -> None:
@@ -453,25 +462,28 @@ class Session:
             self._untidy = self._untidy or not _CODES.isdisjoint(piece)
 
         asks = launcher is not self._direct and self.policy.network is Network.FILTERED
-        ask = partial(self._may_connect, action, interlude) if asks else None
+        ask = partial(self._may_connect, action, cause) if asks else None
         command = Command(action.argv, action.cwd, environ, ask)
         if verdict.neutralised is not None:
             command = verdict.neutralised.applied(command)
         limits = self.policy.limits if launcher is not self._direct else Limits()
         limited = limits.wall_time is not None and (timeout is None or limits.wall_time < timeout)
         timeout = limits.wall_time if limited else timeout
-        if stdio.attach:
-            result = terminal.attach(launcher, command, timeout=timeout, interlude=interlude, on_output=show)
-        else:
-            result = runner.run(
-                launcher,
-                command,
-                stdin=stdio.stdin,
-                timeout=timeout,
-                output_limit=stdio.output_limit,
-                output_most=limits.output_size,
-                on_output=stdio.on_output,
-            )
+        try:
+            if stdio.attach:
+                result = terminal.attach(launcher, command, timeout=timeout, interlude=cause.interlude, on_output=show)
+            else:
+                result = runner.run(
+                    launcher,
+                    command,
+                    stdin=stdio.stdin,
+                    timeout=timeout,
+                    output_limit=stdio.output_limit,
+                    output_most=limits.output_size,
+                    on_output=stdio.on_output,
+                )
+        finally:
+            cause.over.set()
         if limited and result.timed_out:
             result = replace(result, ended=replace(result.ended, limit="wall_time"))
         rules = self._reviewer.rules

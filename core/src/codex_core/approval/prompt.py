@@ -68,6 +68,8 @@ class Question:
     """Seconds after which nobody waits for the answer any more."""
     untidy: bool = False
     """Whether a command has sent the terminal codes, by which it may hide what is written there after it."""
+    over: threading.Event | None = None
+    """Set when the command that waits for the answer has ended, and no answer counts any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,10 @@ class Answer:
     def approved(self) -> bool:
         """Whether the action may go ahead."""
         return self.choice not in {Choice.NO, Choice.STOP}
+
+
+MOOT = Answer(Choice.NO, "the command has ended", "timeout")
+"""For a question that nobody waits for any more."""
 
 
 class Prompter(Protocol):
@@ -116,6 +122,8 @@ class LinePrompter:
     def ask(self, question: Question) -> Answer:
         """Ask one question and give the answer; never raises."""
         with self._one_at_a_time:
+            if question.over is not None and question.over.is_set():
+                return MOOT
             descriptor = self._open()
             if descriptor is None:
                 return Answer(Choice.NO, _nobody(question), "no-terminal")
