@@ -1201,6 +1201,24 @@ def test_a_listed_path_is_not_followed_through_links_that_appear_later(
     assert not victim.reached()
 
 
+REFUSALS = """
+import socket, sys
+def ask(host):
+    made = socket.create_connection(("127.0.0.1", 13128))
+    made.sendall(f"CONNECT {host}:80 HTTP/1.1\\r\\n\\r\\n".encode())
+    return made.recv(100).split()[1]
+assert {ask(f"n{number}.refused.test") for number in range(1100)} == {b"403"}
+assert ask("allowed.test") != b"403"
+"""
+
+
+def test_what_was_reached_is_not_hidden_behind_what_was_refused(filtered: Box) -> None:
+    result = filtered.py(REFUSALS)
+    assert result.returncode == 0, result.stderr
+    assert [contact.host for contact in result.contacts if contact.allowed] == ["allowed.test"]
+    assert len(result.contacts) == 1025
+
+
 def test_the_environment_names_the_proxy(filtered: Box) -> None:
     lines = set(filtered.run(["env"]).stdout.decode().splitlines())
     for name in ("HTTP_PROXY", "https_proxy", "all_proxy", "npm_config_proxy", "CARGO_HTTP_PROXY"):

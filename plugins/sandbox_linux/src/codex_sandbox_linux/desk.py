@@ -33,7 +33,7 @@ _MOST_DIALLED: Final = 4
 _MOST_PINS: Final = 4096
 _MOST_NAMES: Final = 16
 _MOST_REPORTS: Final = 1024
-"""Different decisions about one command that are reported."""
+"""Different decisions about one command that are reported, of each kind: refusals hide nothing that was reached."""
 _MOST_WAITING: Final = 4096
 _TTL: Final = 60
 _MOST_ASKED: Final = 16
@@ -57,7 +57,7 @@ class Desk:
         self._resolver = resolver
         self._link = link
         self._pins: dict[Address, dict[str, None]] = {}
-        self._reported: set[tuple[str, int, bool]] = set()
+        self._reported: dict[bool, set[tuple[str, int]]] = {True: set(), False: set()}
         self._waiting: deque[bytes] = deque()
         self.command = "0"
         """The number of the command that now runs."""
@@ -74,7 +74,7 @@ class Desk:
         """Forget all about the last command; another one is about to run."""
         self.command = command
         self._pins.clear()
-        self._reported.clear()
+        self._reported = {True: set(), False: set()}
         self.targets.clear()
         self.asks = False
         self._answers.clear()
@@ -200,10 +200,10 @@ class Desk:
         return f"{said}; to allow it {ruling.cure}" if ruling.cure else said
 
     def _report(self, host: str, port: int, ruling: Ruling) -> None:
-        key = (host, port, ruling.allowed)
-        if key in self._reported or len(self._reported) >= _MOST_REPORTS:
+        reported = self._reported[ruling.allowed]
+        if (host, port) in reported or len(reported) >= _MOST_REPORTS:
             return
-        self._reported.add(key)
+        reported.add((host, port))
         fields = ("decision", self.command, host, str(port), str(int(ruling.allowed)), ruling.rule, ruling.cure)
         self._send("\0".join(fields))
 

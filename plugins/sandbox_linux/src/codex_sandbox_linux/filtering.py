@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from codex_core.sandbox.policy import SandboxPolicy
     from codex_core.types import Verdict
 
-_MOST_CONTACTS: Final = 1024
+_MOST_REFUSED: Final = 1024
+"""Hosts that are written down for one command; of those that were reached, the filter says no more than as many."""
 _LONGEST_REASON: Final = 500
 _GONE: Final = "the process that filters the network has ended unexpectedly: start codex again"
 
@@ -152,7 +153,7 @@ class Link:
             return
         host, port, allowed, rule, cure = fields
         if allowed == "1":
-            self._note(Contact(host, int(port), allowed=True, rule=rule))
+            self.contacts[Contact(host, int(port), allowed=True, rule=rule)] = None
         else:
             self._refuse(host, int(port), rule, cure)
 
@@ -167,13 +168,9 @@ class Link:
             reason = f"allowed by {verdict.source}" if allowed else verdict.reason
         self._say("answer", command, host, str(port), str(int(allowed)), _one_line(reason))
 
-    def _note(self, contact: Contact) -> None:
-        if len(self.contacts) < _MOST_CONTACTS:
-            self.contacts[contact] = None
-
     def _refuse(self, host: str, port: int, rule: str, cure: str) -> None:
-        self._note(Contact(host, port, allowed=False, rule=rule))
-        if len(self.denials) < _MOST_CONTACTS:
+        if len(self.denials) < _MOST_REFUSED:
+            self.contacts[Contact(host, port, allowed=False, rule=rule)] = None
             self.denials[Denial(Operation.CONNECT, join_port(host, port or None), rule, cure)] = None
 
     def _allows(self, address: Address, port: int) -> bool:
