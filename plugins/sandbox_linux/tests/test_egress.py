@@ -984,6 +984,8 @@ TRICKS = {
     "another protocol": "s = socket.socket(proto=262); s.connect(server)",
     "fast open": "s = socket.socket(); s.sendto(b'x', 0x20000000, server)",
     "fast open by message": "s = socket.socket(); s.sendmsg([b'x'], [], 0x20000000, server)",
+    "fast open with the first byte": "s = socket.socket(); s.setsockopt(6, 30, 1); s.connect(server); s.sendall(b'x')",
+    "connect without a port of one's own": "s = socket.socket(); s.setsockopt(0, 24, 1); s.connect(server)",
     "connect": "socket.create_connection(server)",
     "connect to the unspecified address": "socket.create_connection(('0.0.0.0', server[1]))",
     "connect by IPv6": "s = socket.socket(socket.AF_INET6); s.connect(('::ffff:' + server[0], server[1]))",
