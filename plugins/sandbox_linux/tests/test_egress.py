@@ -201,13 +201,15 @@ CURL = ("curl", "-sS", "--max-time", "20")
 TALK = """
 import socket, sys
 how, host, port, *words = sys.argv[1:]
-family = {"v4": socket.AF_INET, "mapped": socket.AF_INET6, "slow": socket.AF_INET, "bound": socket.AF_INET}[how]
+family = socket.AF_INET6 if how == "mapped" else socket.AF_INET
 address = socket.getaddrinfo(host, int(port), socket.AF_INET, socket.SOCK_STREAM)[0][4]
 if how == "mapped":
     address = ("::ffff:" + address[0], address[1])
 s = socket.socket(family)
 if how == "bound":
     s.bind(("", 0))
+if how == "late":
+    s.setsockopt(socket.IPPROTO_IP, 24, 1)  # IP_BIND_ADDRESS_NO_PORT
 if how == "slow":
     import select
     s.setblocking(False)
@@ -262,7 +264,7 @@ def test_a_program_that_binds_before_it_connects_reaches_an_allowed_name(filtere
     assert (served.returncode, served.stdout.strip()) == (0, MARK), served
 
 
-@pytest.mark.parametrize("how", ["v4", "mapped", "slow"])
+@pytest.mark.parametrize("how", ["v4", "mapped", "slow", "late"])
 def test_a_program_that_knows_no_proxy_reaches_an_allowed_name(anywhere: Box, web: Web, how: str) -> None:
     served = anywhere.py(TALK, how, "allowed.test", str(web.server_port))
     assert (served.returncode, served.stdout.strip()) == (0, MARK), served

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _MOST_REFUSED: Final = 1024
 """Hosts that are written down for one command; of those that were reached, the filter says no more than as many."""
 _LONGEST_REASON: Final = 500
+_IP_BIND_ADDRESS_NO_PORT: Final = 24
 _GONE: Final = "the process that filters the network has ended unexpectedly: start codex again"
 
 
@@ -225,6 +226,7 @@ class Link:
         if connecting.family != version:  # an IPv6 socket that speaks IPv4
             local = f"::ffff:{local}"
         if not connecting.getsockname()[1]:
+            connecting.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 0)  # the port has to be known now
             connecting.bind((local, 0))
         outside = str(address)
         if near and self._rules.judge(LOCALHOST, port).allowed:  # whichever of this machine's two it listens on
