@@ -31,8 +31,8 @@ class Filter:
         self.gate = self.gates[socket.AF_INET].getsockname()
         rules = Rules.parse(["a.example:80"], ["8.8.4.4"])
         gates = [self.gates[socket.AF_INET]]
-        self.link = Link(rules, ours, gates, isolated=True)
-        self.floor = Link(rules, ours, gates, isolated=False)
+        self.link = Link(rules, ours, gates, gates, isolated=True)
+        self.floor = Link(rules, ours, gates, gates, isolated=False)
         """The same where the loopback is the host's."""
         self.link.forget()
         self.hear()
