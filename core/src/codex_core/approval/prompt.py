@@ -21,18 +21,10 @@ if TYPE_CHECKING:
 
 DRAIN_SECONDS = 0.3
 """Keys that arrive this soon after the question were not typed in answer to it."""
-_TIDY = "".join(
-    (
-        *("\x18", "\x1b\\"),  # what has been begun, such as a title, ends here and swallows nothing more
-        *("\x1b[4i", "\x1b7\x1b[r\x1b8", "\x1b[4l", "\x1b[?7h"),  # on the screen, all of it, whole lines
-        *(
-            "\x1b[0m",
-            "\x1b(B\x0f",
-            "\x1b]104\x1b\\",
-            "\x1b]110\x1b\\",
-            "\x1b]111\x1b\\",
-        ),  # in letters and colours that are seen
-    )
+_TIDY = (
+    "\x18\x1b\\"  # what has been begun, such as a title, ends here and swallows nothing more
+    "\x1b[4i\x1b7\x1b[r\x1b8\x1b[4l\x1b[?7h"  # on the screen, all of it, whole lines
+    "\x1b[0m\x1b(B\x0f\x1b]104\x1b\\\x1b]110\x1b\\\x1b]111\x1b\\"  # in letters and colours that are seen
 )
 
 
