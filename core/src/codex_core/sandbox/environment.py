@@ -54,15 +54,8 @@ STEERING_OPTIONS = frozenset(
         *("EDITOR", "VISUAL", "PAGER", "GIT_EDITOR", "GIT_PAGER", "GIT_EXTERNAL_DIFF", "GIT_SEQUENCE_EDITOR"),
         *("MANPAGER", "LESSOPEN", "LESSCLOSE", "BROWSER", "SHELL", "SUDO_ASKPASS", "PROMPT_COMMAND", "LUA_INIT"),
         *("CC", "CXX", "CPP", "LD", "AR", "CFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS", "GOFLAGS", "RUSTFLAGS"),
-        *(
-            "RUSTC",
-            "RUSTC_WRAPPER",
-            "RUSTC_WORKSPACE_WRAPPER",
-            "RUSTDOC",
-            "_JAVA_OPTIONS",
-            "GRADLE_OPTS",
-            "PYTEST_ADDOPTS",
-        ),
+        *("RUSTC", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "RUSTDOC", "_JAVA_OPTIONS", "GRADLE_OPTS"),
+        "PYTEST_ADDOPTS",
         *("NPM_CONFIG_SCRIPT_SHELL", "NPM_CONFIG_NODE_OPTIONS"),
     }
 )
