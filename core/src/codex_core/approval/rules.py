@@ -38,7 +38,7 @@ from codex_core.sandbox.policy import canonical, contains
 from codex_core.types import Decision, Network, SandboxMode
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from codex_core.sandbox.domains import Host
     from codex_core.sandbox.policy import SandboxPolicy
@@ -132,12 +132,12 @@ class Rules:
         host = parse_host(name)
         return strictest_first(rule for rule in self.rules if rule.matches_host(host, port))
 
-    def reaching(self, policy: SandboxPolicy, granted: Collection[str] = ()) -> SandboxPolicy:
-        """Give *policy* with what the rules say about hosts, and with the hosts that a person *granted*.
+    def reaching(self, policy: SandboxPolicy) -> SandboxPolicy:
+        """Give *policy* with what the rules say about hosts.
 
         What the mode closes altogether no rule opens.
         """
-        allowed = (*(host for rule in self.rules if rule.decision is Decision.ALLOW for host in rule.hosts), *granted)
+        allowed = tuple(host for rule in self.rules if rule.decision is Decision.ALLOW for host in rule.hosts)
         closed = tuple(host for rule in self.rules if rule.decision is not Decision.ALLOW for host in rule.hosts)
         matters = {Network.OFF: allowed, Network.ON: closed, Network.FILTERED: (*allowed, *closed)}[policy.network]
         if policy.mode is not SandboxMode.WORKSPACE_WRITE or not matters:
