@@ -11,21 +11,15 @@ from typing import TYPE_CHECKING
 from codex_core.cli import options
 from codex_core.config.defaults import os_backend
 from codex_core.discovery import code_locations
-from codex_core.errors import NotPermittedError, UsageError
-from codex_core.hookspecs import SandboxBackend
-from codex_core.host import Choice
+from codex_core.errors import UsageError
 from codex_core.sandbox.environment import child_environment
 from codex_core.sandbox.learn import learn
 from codex_core.sandbox.policy import build_policy
-from codex_core.sandbox.terminal import attach
 from codex_core.types import Command, SandboxMode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from codex_core.config import Loaded
-    from codex_core.sandbox.policy import SandboxPolicy
-    from codex_core.types import CommandResult
 
 _EXPLAIN = """\
 Run COMMAND in the sandbox, more slowly, and say on stderr which path or host it was refused, by which
@@ -63,31 +57,19 @@ def main(argv: Sequence[str]) -> int:
     )
     backend = settings.backend or os_backend()
     environment = child_environment(os.environ, loaded.config.environment_settings(), policy, backend)
-    command = Command(parsed.rest, policy.cwd, environment)
+    command, observed = Command(parsed.rest, policy.cwd, environment), replace(policy, observe=True)
     if verb == "explain":
-        result = _observed(policy, backend, command, loaded)
+        result = options.run_by_host(observed, command, backend, loaded)
         for denial in result.denials:
             options.say(options.denial_line(denial))
         if not result.denials:
             options.say("the sandbox refused nothing")
         return result.returncode
     with _stdout_on_stderr():
-        result = _observed(policy, backend, command, loaded)
+        result = options.run_by_host(observed, command, backend, loaded)
     home = os.path.realpath(os.path.expanduser("~"))
     sys.stdout.write(learn(result.denials, protected=policy.protected, home=home).toml())
     return 0
-
-
-def _observed(policy: SandboxPolicy, backend: str, command: Command, loaded: Loaded) -> CommandResult:
-    choice = Choice(SandboxBackend.namespace, backend, "sandbox_backend", "the command line asks for it")
-    launcher = options.load_host(loaded, [choice]).launcher(replace(policy, observe=True))
-    try:
-        violation = loaded.constraints.check_strength(launcher.strength)
-        if violation is not None:
-            raise NotPermittedError(f"not permitted: {violation}")
-        return attach(launcher, command, timeout=policy.limits.wall_time)
-    finally:
-        launcher.close()
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from codex_core.config.overrides import Override, parse_override
-from codex_core.errors import CommandNotFoundError, UsageError
+from codex_core.errors import CommandNotFoundError, NotPermittedError, UsageError
 
 if TYPE_CHECKING:
     import argparse
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from codex_core.config import Loaded
     from codex_core.host import Choice, Host
-    from codex_core.types import Denial
+    from codex_core.sandbox.policy import SandboxPolicy
+    from codex_core.types import Command, CommandResult, Denial
 
 HELP = (
     ("-c", "--config", "KEY=VALUE", "set a configuration value; VALUE is TOML, or else text"),
@@ -194,6 +195,28 @@ def load_host(loaded: Loaded, choices: Iterable[Choice]) -> Host:
     for warning in tables.warnings:
         warn(warning)
     return host
+
+
+def run_by_host(policy: SandboxPolicy, command: Command, backend: str, loaded: Loaded | None) -> CommandResult:
+    """Run one command on the caller's own descriptors by a backend's hooks, within the constraints.
+
+    Raises as :meth:`Host.load` and :func:`codex_core.sandbox.terminal.attach`, and NotPermittedError where the
+    backend keeps less than the constraints want.
+    """
+    from codex_core.hookspecs import SandboxBackend
+    from codex_core.host import Choice, Host
+    from codex_core.sandbox.terminal import attach
+
+    choice = Choice(SandboxBackend.namespace, backend, "sandbox_backend", "the command line asks for it")
+    host = load_host(loaded, [choice]) if loaded else Host.load([choice])
+    launcher = host.launcher(policy)
+    try:
+        violation = loaded.constraints.check_strength(launcher.strength) if loaded else None
+        if violation is not None:
+            raise NotPermittedError(f"not permitted: {violation}")
+        return attach(launcher, command, timeout=policy.limits.wall_time)
+    finally:
+        launcher.close()
 
 
 def say(message: str) -> None:

@@ -14,7 +14,7 @@ from codex_core import discovery
 from codex_core.cli import options
 from codex_core.config import quick
 from codex_core.config.defaults import os_backend
-from codex_core.errors import NotPermittedError, PluginConflictError, PluginNotFoundError, UsageError
+from codex_core.errors import PluginConflictError, PluginNotFoundError, UsageError
 from codex_core.sandbox.environment import EnvironmentSettings, child_environment
 from codex_core.sandbox.policy import build_policy
 from codex_core.types import Command, SandboxMode
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from codex_core.config import Loaded
-    from codex_core.sandbox.policy import SandboxPolicy, SandboxSettings
+    from codex_core.sandbox.policy import SandboxSettings
     from codex_core.types import CommandResult
 
 _BACKENDS = "codex_core.sandbox_backends"
@@ -89,12 +89,13 @@ def _run(asked: options.Given, words: Sequence[str]) -> int:
         from codex_core.sandbox.terminal import attach
 
         return attach(DirectLauncher(), command).returncode
+    # The long way: for a backend that has no command of its own, and where constraints have a say.
     if loaded is not None and loaded.constraints.requirements:
-        return _by_host(policy, command, backend, loaded)
+        return _told(options.run_by_host(policy, command, backend, loaded))
     try:
         plugin = discovery.find(_COMMANDS, backend, installed)
     except PluginNotFoundError:
-        return _by_host(policy, command, backend, loaded)
+        return _told(options.run_by_host(policy, command, backend, loaded))
     if plugin.distribution != discovery.find(_BACKENDS, backend, installed).distribution:
         reason = f"it comes from {plugin.distribution}, and the backend does not: uninstall one of them"
         raise PluginConflictError(_COMMANDS, backend, reason)
@@ -119,21 +120,3 @@ def _settings(asked: options.Given) -> tuple[SandboxSettings, EnvironmentSetting
     loaded = options.load_given(asked)
     config = loaded.config
     return config.sandbox_settings(), config.environment_settings(), loaded.codex_home, loaded
-
-
-def _by_host(policy: SandboxPolicy, command: Command, backend: str, loaded: Loaded | None) -> int:
-    """Take the long way: for a backend that has no command of its own, and where constraints have a say."""
-    from codex_core.hookspecs import SandboxBackend
-    from codex_core.host import Choice, Host
-    from codex_core.sandbox.terminal import attach
-
-    choice = Choice(SandboxBackend.namespace, backend, "sandbox_backend", "the command line asks for it")
-    host = options.load_host(loaded, [choice]) if loaded else Host.load([choice])
-    launcher = host.launcher(policy)
-    try:
-        violation = loaded.constraints.check_strength(launcher.strength) if loaded else None
-        if violation is not None:
-            raise NotPermittedError(f"not permitted: {violation}")
-        return _told(attach(launcher, command, timeout=policy.limits.wall_time))
-    finally:
-        launcher.close()
