@@ -303,3 +303,23 @@ def test_an_answer_counts_for_its_command_and_a_name_that_was_given_an_address_t
 
     asyncio.run(commands())
     assert owner.asked == ["b.example:443"] * 2
+
+
+def test_a_connection_that_ends_with_its_command_says_nothing_about_the_next_though_its_answer_comes_at_the_same_time(
+    owner: Owner,
+) -> None:
+    desk = owner.desk(["a.example:443"], [])
+
+    async def connect() -> None:
+        opening = asyncio.create_task(desk.open("b.example", 80))
+        await asyncio.sleep(0)
+        assert owner.hear()
+        owner.link.send(b"answer\x000\0b.example\x0080\x000\0rejected by user")
+        owner.link.send(b"command\x001")
+        desk.hear()
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+
+    asyncio.run(connect())
+    assert owner.hear() == []

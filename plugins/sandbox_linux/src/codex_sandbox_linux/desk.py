@@ -162,7 +162,9 @@ class Desk:
             self._send("\0".join(("ask", self.command, name, str(port))))
         self._undecided += 1
         try:
-            return await asyncio.wait_for(asyncio.shield(self._answers[key]), QUESTION_PATIENCE)
+            # wait_for of Python 3.11 forgets that it is cancelled if the answer comes at the same time.
+            async with asyncio.timeout(QUESTION_PATIENCE):
+                return await asyncio.shield(self._answers[key])
         except TimeoutError:
             return False, f"nobody answered within {QUESTION_PATIENCE:g} s"
         finally:
@@ -289,8 +291,8 @@ async def _dial(addresses: tuple[Address, ...], port: int) -> socket.socket:
             opened.setblocking(False)  # noqa: FBT003 - the standard library's signature
             opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            connecting = asyncio.get_running_loop().sock_connect(opened, (str(address), port))
-            await asyncio.wait_for(connecting, _DIAL_PATIENCE)
+            async with asyncio.timeout(_DIAL_PATIENCE):
+                await asyncio.get_running_loop().sock_connect(opened, (str(address), port))
         except (OSError, TimeoutError) as error:
             failure = error
             if opened is not None:

@@ -83,9 +83,11 @@ class Resolver:
         for _ in range(_ROUNDS):
             for server in self._nameservers or _configured():
                 try:
-                    answer = await asyncio.wait_for(_exchange(server, name, kind, socket.SOCK_DGRAM), _PATIENCE)
+                    async with asyncio.timeout(_PATIENCE):
+                        answer = await _exchange(server, name, kind, socket.SOCK_DGRAM)
                     if answer.truncated:
-                        answer = await asyncio.wait_for(_exchange(server, name, kind, socket.SOCK_STREAM), _PATIENCE)
+                        async with asyncio.timeout(_PATIENCE):
+                            answer = await _exchange(server, name, kind, socket.SOCK_STREAM)
                 except (OSError, TimeoutError, ValueError):
                     continue
                 if answer.code in {dns.NO_ERROR, dns.NO_SUCH_NAME}:
