@@ -1086,8 +1086,12 @@ def _listening_of(pid: int) -> list[int]:
     return [int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in inodes]
 
 
-def test_without_a_network_namespace_two_commands_at_once_have_ways_of_their_own(floor: Box, web: Web) -> None:
+def test_without_a_network_namespace_two_commands_at_once_have_ways_of_their_own(
+    box_without: Callable[[str], Box], names: Names, web: Web
+) -> None:
     need("curl")
+    floor = box_without("namespaces")
+    floor.open(allowed_domains=ALLOWED, nameservers=[names.address], allow_degraded=ACCEPTED, forge="helper")
     command = floor.command([*CURL, "-f", "-o", "/dev/null", f"http://allowed.test:{web.server_port}/"])
     assert floor.ask("run_many", command, 5, 3) == [0] * 15
 

@@ -16,7 +16,6 @@ import contextlib
 import ctypes
 import errno
 import os
-import shutil
 import stat
 import struct
 import threading
@@ -256,6 +255,8 @@ def _move(path: str, target: str) -> None:
         os.rename(path, target)
     except OSError as error:
         if error.errno == errno.EXDEV and _is_small(path):
+            import shutil
+
             shutil.move(path, target)
 
 
