@@ -111,10 +111,13 @@ class Owner:
             select.select([running], [], [], left)
         return ended, running.denials()
 
-    def limit(self, kind: int, most: int) -> int:
-        """Let this process, and what it starts, have no more than *most* of something; what it could have before."""
-        soft, hard = resource.getrlimit(kind)
-        resource.setrlimit(kind, (most, hard))
+    def limit(self, kind: int, most: int, pid: int = 0) -> int:
+        """Let a process, by default this one, and what it starts have no more than *most* of something.
+
+        Gives what it could have before.
+        """
+        soft, hard = resource.prlimit(pid, kind)
+        resource.prlimit(pid, kind, (most, hard))
         return soft
 
     def die_at(self, place: str) -> None:

@@ -118,6 +118,35 @@ def test_without_memory_it_is_refused_in_one_line_and_leaves_nothing(box: Box, f
     assert attempt(box, forge)
 
 
+def test_a_jail_that_breaks_says_why_and_the_next_command_gets_another(box: Box) -> None:
+    box.open(forge="helper")
+    box.ask("limit", resource.RLIMIT_NOFILE, 4, jail_of(box))
+    with pytest.raises(SandboxUnavailableError, match="broke before the command ran: channel: Too many open files"):
+        box.run(["true"])
+    assert box.run(["echo", "done"]).stdout == b"done\n"
+
+
+def test_a_command_that_cannot_be_started_does_not_take_the_jail_of_another_along(
+    ordinary_user: User, box_as: Callable[[User], Box]
+) -> None:
+    box = box_as(ordinary_user)
+    box.open(forge="helper")
+    jail = jail_of(box)
+    before = box.ask("limit", resource.RLIMIT_NPROC, 0, jail)
+    with pytest.raises(SandboxUnavailableError, match="ulimit -u"):
+        box.run(["true"])
+    box.ask("limit", resource.RLIMIT_NPROC, before, jail)
+    assert box.run(["echo", "done"]).stdout == b"done\n"
+    assert jail_of(box) == jail
+
+
+def jail_of(box: Box) -> int:
+    """Give the only jail of an owner with a helper."""
+    [helper] = box.children()
+    [jail] = box.children(helper)
+    return jail
+
+
 @pytest.fixture
 def full(box: Box) -> Iterator[Callable[[str], str]]:
     """Give ``full(NAME)``: a folder on a file system without any room."""

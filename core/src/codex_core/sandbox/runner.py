@@ -95,6 +95,8 @@ def contacts(running: Running) -> tuple[Contact, ...]:
 def end(running: Running, grace: float = _GRACE) -> Ended | None:
     """Kill the tree and wait for its end, *grace* seconds at most."""
     running.kill()
+    if (ended := running.advance()) is not None:  # it may be over for long, and have no descriptor any more
+        return ended
     deadline = time.monotonic() + grace
     poll = select.poll()
     poll.register(running.fileno(), select.POLLIN)

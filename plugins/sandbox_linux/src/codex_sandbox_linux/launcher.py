@@ -406,14 +406,16 @@ class LinuxLauncher:
             if jail not in self._busy:  # the launcher was closed
                 return
             self._busy.remove(jail)
-            if not self._busy:
-                self._watch.settle()
-            # A jail keeps its terminal, and terminals do not come back.
-            alive = alive and not jail.plan.terminal and not (jail.group and jail.group.is_burdened())
-            if alive and len(self._idle) < _MOST_IDLE and jail.forget():
-                self._rest(jail)
-                return
-            jail.close()
+            with contextlib.ExitStack() as undo:
+                undo.callback(jail.close)
+                if not self._busy:
+                    self._watch.settle()
+                # A jail keeps its terminal, and terminals do not come back.
+                alive = alive and not jail.plan.terminal and not (jail.group and jail.group.is_burdened())
+                if alive and len(self._idle) < _MOST_IDLE and jail.forget():
+                    self._rest(jail)
+                    undo.pop_all()
+                    return
             if jail.plan.rung is Rung.FLOOR:
                 self._forge.sweep()
 
@@ -496,7 +498,6 @@ class Running:
             return None
         self._keep_limits()
         self._settle(alive=False)
-        self._ended = Ended(None, signal.SIGKILL, self._limit)
         return self._ended
 
     def _finish(self, kind: int, value: int, text: str) -> Ended:
@@ -524,14 +525,17 @@ class Running:
         return self._ended
 
     def _settle(self, *, alive: bool) -> None:
-        if self._jail.supervisor is not None:
-            self._note(self._jail.supervisor.denials)
-        if self._jail.link is not None:
-            self._jail.hear()
-            self._note(self._jail.link.denials)
-            self._contacts = tuple(dict.fromkeys(self._jail.link.contacts))
-        self._note(self._watch.handle(ended=True))
-        self._launcher.give_back(self._jail, alive=alive)
+        self._ended = Ended(None, signal.SIGKILL, self._limit)  # from here on, the jail is not this command's
+        try:
+            if self._jail.supervisor is not None:
+                self._note(self._jail.supervisor.denials)
+            if self._jail.link is not None:
+                self._jail.hear()
+                self._note(self._jail.link.denials)
+                self._contacts = tuple(dict.fromkeys(self._jail.link.contacts))
+            self._note(self._watch.handle(ended=True))
+        finally:
+            self._launcher.give_back(self._jail, alive=alive)
 
     def _note(self, denials: Iterable[Denial]) -> None:
         for denial in denials:
