@@ -262,6 +262,9 @@ def test_a_helper_that_stands_still_is_given_up_and_ended(
     os.kill(helper, signal.SIGSTOP)
     with pytest.raises(SandboxUnavailableError, match="does not answer"):
         box.run(["true"])
+    os.kill(helper, signal.SIGCONT)
+    with pytest.raises(SandboxUnavailableError, match="start codex again"):  # and no jail of the last request
+        box.run(["true"])
     box.close()
     assert box.census() == before
     assert not os.path.exists(f"/proc/{helper}")

@@ -138,6 +138,7 @@ class HelperForge:
                 raise
             message, descriptors = b"", []
         if not message:
+            self._control.close()  # its answer, if it still comes, is not one to the next request
             msg = "the sandbox helper has ended, or does not answer: start codex again"
             raise SandboxUnavailableError(msg)
         return message, descriptors
