@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import shutil
 import signal
+import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 from codex_core.errors import CommandNotExecutableError, CommandNotFoundError, SandboxUnavailableError
 from codex_core.types import Ended, SandboxMode
+from codex_sandbox_linux.forge import HelperForge
+from codex_sandbox_linux.launcher import LinuxLauncher
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -326,6 +331,33 @@ def test_fifty_commands_at_once_leave_nothing_behind(box: Box) -> None:
     assert box.census()["zombies"] == 0
     box.close()
     assert (box.census(), box.files()) == (before, files)
+
+
+def test_closing_waits_for_the_thread_whose_command_it_ends(any_box: Box) -> None:
+    any_box.open()
+    assert any_box.policy is not None
+    launcher = LinuxLauncher(any_box.policy, HelperForge())
+    started, seen = threading.Event(), list[Ended | None]()
+
+    def work() -> None:
+        with open(os.devnull, "r+b", buffering=0) as null:
+            running = launcher.start(any_box.command(["sleep", "600"]), *(null.fileno(),) * 3)
+            started.set()
+            time.sleep(0.2)  # the other thread closes
+            poll = select.poll()
+            poll.register(running.fileno(), select.POLLIN)
+            while running.advance() is None:
+                poll.poll(10_000)
+            seen.append(running.advance())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert started.wait(10)
+    launcher.close()
+    thread.join(10)
+    assert seen == [Ended(signal=signal.SIGKILL)]
+    with pytest.raises(SandboxUnavailableError, match="closed"):
+        launcher.start(any_box.command(["true"]), 0, 1, 2)
 
 
 def test_failures_leave_nothing_behind(box: Box) -> None:

@@ -49,6 +49,8 @@ _PASSING: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
 _NULL_DEVICE: Final = os.makedev(1, 3)
 _HANDSHAKE_TIMEOUT: Final = 20.0
 """Seconds; setting up takes milliseconds, but a machine may be busy."""
+_LAST_PATIENCE: Final = 5.0
+"""Seconds for other threads to see that their commands were ended, when the launcher is closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,8 @@ class Jail:
         self.link: Link | None = None
         self.group: Group | None = None
         self.idle_since = 0.0
+        self.thread = 0
+        """Which one runs a command in it."""
         try:
             self.epoll = select.epoll()
         except OSError:
@@ -314,7 +318,8 @@ class LinuxLauncher:
         """
         self._policy = policy
         self._forge = forge
-        self._lock = threading.Lock()
+        self._lock = threading.Condition(threading.Lock())
+        self._closed = False
         self._idle: list[Jail] = []
         self._busy: set[Jail] = set()
         self._longest_idle = longest_idle
@@ -364,8 +369,10 @@ class LinuxLauncher:
         jail = self._take(tty or "")
         if jail.link is not None:
             jail.link.begin(command.ask)
-        terminal = None if tty is None else os.open(tty, os.O_RDWR | os.O_NOCTTY)
+        terminal = None
         try:
+            if tty is not None:
+                terminal = os.open(tty, os.O_RDWR | os.O_NOCTTY)
             if jail.group is not None:
                 jail.group.begin()
             channel.send_command(jail.channel, command, (stdin, stdout, stderr), terminal, silent)
@@ -382,6 +389,8 @@ class LinuxLauncher:
 
     def _take(self, terminal: str) -> Jail:
         with self._lock:
+            if self._closed:
+                raise SandboxUnavailableError("the sandbox is closed")
             if not self._busy and self._watch.has_changed():
                 while self._idle:  # their read-only mounts are no longer the right ones
                     self._idle.pop().close()
@@ -397,6 +406,7 @@ class LinuxLauncher:
                     msg = f"the sandbox cannot be set up: {why}"
                     raise SandboxUnavailableError(msg) from error
             jail = self._idle.pop()
+            jail.thread = threading.get_ident()
             self._busy.add(jail)
             return jail
 
@@ -406,12 +416,18 @@ class LinuxLauncher:
             if jail not in self._busy:  # the launcher was closed
                 return
             self._busy.remove(jail)
+            self._lock.notify_all()
             with contextlib.ExitStack() as undo:
                 undo.callback(jail.close)
                 if not self._busy:
                     self._watch.settle()
                 # A jail keeps its terminal, and terminals do not come back.
-                alive = alive and not jail.plan.terminal and not (jail.group and jail.group.is_burdened())
+                alive = (
+                    alive
+                    and not self._closed
+                    and not jail.plan.terminal
+                    and not (jail.group and jail.group.is_burdened())
+                )
                 if alive and len(self._idle) < _MOST_IDLE and jail.forget():
                     self._rest(jail)
                     undo.pop_all()
@@ -422,8 +438,14 @@ class LinuxLauncher:
     def close(self) -> None:
         """See :meth:`codex_core.types.Launcher.close`."""
         with self._lock:
+            self._closed = True
             if self._alarm is not None:
                 self._alarm.cancel()
+            for jail in self._busy:
+                jail.kill()
+            # A thread that waits for its command does so on the jail's descriptors: it gives them back first.
+            own = threading.get_ident()
+            self._lock.wait_for(lambda: all(jail.thread == own for jail in self._busy), _LAST_PATIENCE)
             while self._idle or self._busy:
                 (self._idle or self._busy).pop().close()
             self._forge.close()
