@@ -361,5 +361,8 @@ class Launcher(Protocol):
         ...
 
     def close(self) -> None:
-        """End everything that still runs and free all resources; idempotent."""
+        """End everything that still runs and free all resources; idempotent.
+
+        Another thread that waits for a command is let see its end first.
+        """
         ...
