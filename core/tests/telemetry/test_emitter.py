@@ -14,6 +14,7 @@ class Kept:
         self.events: list[Event] = []
         self.dropped = 0
         self.fails = fails
+        self.forgets = False
         self.closed_within: float | None = None
 
     def export(self, event: Event) -> None:
@@ -39,6 +40,19 @@ def test_an_event_is_stamped_redacted_and_seen_by_sink_and_observers_alike() -> 
     assert (event.conversation_id, event.prompt) == ("conversation", "[REDACTED]")
     assert began <= event.timestamp <= time.time()
     assert seen == [event]
+
+
+def test_nothing_is_made_for_a_sink_that_forgets_and_no_observer() -> None:
+    sink, seen = Kept(), list[Event]()
+    sink.forgets = True
+    Emitter("conversation", sink, None).emit(_never, count=1)
+    Emitter("conversation", sink, seen.append).emit(TelemetryDropped, count=1)
+    assert [event.name for event in seen] == ["codex.telemetry_dropped"]
+    assert sink.events == []
+
+
+def _never(**_: object) -> Event:
+    raise AssertionError("an event that nobody gets was made")
 
 
 def test_a_sink_that_fails_is_counted_and_never_felt() -> None:

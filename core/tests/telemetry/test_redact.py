@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from codex_core.events import ApiRequest, ToolResult, UserPrompt
-from codex_core.telemetry.redact import PREVIEW_BYTES, PREVIEW_LINES, REDACTED, mask, preview, redact
+from codex_core.telemetry.redact import _SHAPES, PREVIEW_BYTES, PREVIEW_LINES, REDACTED, mask, preview, redact
 from hypothesis import given
 from hypothesis import strategies as st
+
+if TYPE_CHECKING:
+    import re
 
 COMMON = {"conversation_id": "c", "timestamp": 1.0}
 
@@ -118,3 +123,12 @@ def test_masking_that_shortens_the_text_does_not_pull_half_a_secret_in() -> None
 def test_redacting_twice_changes_nothing_more() -> None:
     once = redact(tool_result("x TOKEN=abcdef y " * 500, '{"password": "abcdefgh"}'), log_user_prompt=False)
     assert redact(once, log_user_prompt=False) == once
+
+
+@pytest.mark.parametrize(("marks", "shape"), [(marks, shape) for marks, shape, _ in _SHAPES])
+def test_a_text_that_has_a_shape_holds_a_mark_of_it(marks: frozenset[str], shape: re.Pattern[str]) -> None:
+    @given(st.from_regex(shape))
+    def check(text: str) -> None:
+        assert any(mark in text.casefold() for mark in marks)
+
+    check()

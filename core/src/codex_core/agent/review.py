@@ -71,9 +71,10 @@ class Reviewer:
             violation = self.constraints.check(ALLOWED_KEY, action.argv)
             if violation is not None:
                 verdicts.append(Verdict(Decision.FORBID, str(violation), violation.place))
-        verdict = self._unless_switched_off(combine(verdicts), action)
-        harmless = None if safety is None or verdict.decision is not Decision.ALLOW else safety.neutralised
-        return replace(verdict, neutralised=harmless)
+        verdict = self._unless_switched_off(combine(verdicts) if len(verdicts) > 1 else verdicts[0], action)
+        if safety is None or safety.neutralised is None or verdict.decision is not Decision.ALLOW:
+            return verdict
+        return replace(verdict, neutralised=safety.neutralised)
 
     def _unless_switched_off(self, verdict: Verdict, action: Action) -> Verdict:
         off = sorted(self.switched_off & _kinds(action))

@@ -72,7 +72,7 @@ if TYPE_CHECKING:
     from codex_core.sandbox.policy import SandboxPolicy
     from codex_core.sandbox.runner import OnOutput
     from codex_core.sandbox.terminal import Interlude
-    from codex_core.types import CommandResult, Denial, Launcher, Strength
+    from codex_core.types import CommandResult, Contact, Denial, Launcher, Strength
 
 PATCH_TOOL = "apply_patch"
 WEB_SEARCH_TOOL = "web_search"
@@ -287,7 +287,7 @@ class Session:
             argv=tuple(argv),
             cwd=self._folder(cwd),
             tool=tool,
-            call_id=call_id or uuid.uuid4().hex,
+            call_id=call_id or os.urandom(16).hex(),
             escalated=escalated,
             justification=justification,
         )
@@ -314,7 +314,7 @@ class Session:
             argv=(PATCH_TOOL, text),
             cwd=folder,
             tool=PATCH_TOOL,
-            call_id=call_id or uuid.uuid4().hex,
+            call_id=call_id or os.urandom(16).hex(),
             justification=justification,
         )
         try:
@@ -334,7 +334,7 @@ class Session:
 
         Gates decide, which are independent of the sandbox: the server has its own network.  Raises NotPermittedError.
         """
-        action = Action(words, self.policy.cwd, tool=tool, call_id=call_id or uuid.uuid4().hex)
+        action = Action(words, self.policy.cwd, tool=tool, call_id=call_id or os.urandom(16).hex())
         verdict = self.host.gate_tool(tool, self.config.model_dump(mode="json"))
         if verdict.decision is Decision.ALLOW:
             self._emit_decision(action, "approved", "config", verdict)
@@ -368,7 +368,9 @@ class Session:
         return to_host and self.policy.network is Network.FILTERED
 
     def _folder(self, cwd: str | None) -> str:
-        folder = os.path.realpath(os.path.join(self.policy.cwd, cwd or ""))
+        if cwd is None:
+            return self.policy.cwd
+        folder = os.path.realpath(os.path.join(self.policy.cwd, cwd))
         if not contains(self.policy.cwd, folder):
             raise UsageError(f"{folder} is not inside the session's folder {self.policy.cwd}")
         return folder
@@ -454,7 +456,6 @@ class Session:
         environ = {**self._inherited(launcher.strength.backend), **env}
         if verdict.unsandboxed:
             environ = without_steering(environ, self.policy, action.cwd)
-        cause = _UnderWay(terminal.Interlude() if stdio.attach else None, threading.Event())
         shown = deque[bytes](maxlen=_SHOWN)
 
         def show(piece: bytes) -> None:
@@ -462,7 +463,8 @@ class Session:
             self._untidy = self._untidy or not _CODES.isdisjoint(piece)
 
         asks = launcher is not self._direct and self.policy.network is Network.FILTERED
-        ask = partial(self._may_connect, action, cause) if asks else None
+        cause = _UnderWay(terminal.Interlude() if stdio.attach else None, threading.Event()) if asks else None
+        ask = partial(self._may_connect, action, cause) if cause else None
         command = Command(action.argv, action.cwd, environ, ask)
         if verdict.neutralised is not None:
             command = verdict.neutralised.applied(command)
@@ -471,7 +473,8 @@ class Session:
         timeout = limits.wall_time if limited else timeout
         try:
             if stdio.attach:
-                result = terminal.attach(launcher, command, timeout=timeout, interlude=cause.interlude, on_output=show)
+                interlude = cause.interlude if cause else None
+                result = terminal.attach(launcher, command, timeout=timeout, interlude=interlude, on_output=show)
             else:
                 result = runner.run(
                     launcher,
@@ -483,26 +486,22 @@ class Session:
                     on_output=stdio.on_output,
                 )
         finally:
-            cause.over.set()
+            if cause:
+                cause.over.set()
         if limited and result.timed_out:
             result = replace(result, ended=replace(result.ended, limit="wall_time"))
-        rules = self._reviewer.rules
         for contact in result.contacts:
-            self._emitter.emit(
-                NetworkDecision,
-                tool_name=action.tool,
-                call_id=action.call_id,
-                host=contact.host,
-                port=contact.port,
-                decision="allowed" if contact.allowed else "denied",
-                rule=rules.closing(join_port(contact.host, contact.port or None)) or contact.rule,
-            )
-        result = replace(result, denials=tuple(_by_rule(denial, rules) for denial in result.denials))
-        if launcher is not self._direct and result.returncode != 0 and not result.denials:
-            said = b"\n".join((result.stderr, result.stdout, b"".join(shown)))
-            guessed = suspects(said, self.policy, action.cwd)
-            result = replace(result, denials=guessed)
-        return result
+            self._emit_contact(action, contact)
+        return result if launcher is self._direct else self._explained(result, b"".join(shown), action.cwd)
+
+    def _explained(self, result: CommandResult, shown: bytes, cwd: str) -> CommandResult:
+        """Name the rules that refusals came from; where there are none, guess from what a failed command said."""
+        if result.denials:
+            return replace(result, denials=tuple(_by_rule(one, self._reviewer.rules) for one in result.denials))
+        if not result.returncode:
+            return result
+        said = b"\n".join((result.stderr, result.stdout, shown))
+        return replace(result, denials=suspects(said, self.policy, cwd))
 
     def _launcher(self, *, outside: bool) -> Launcher:
         if outside or self.policy.mode is SandboxMode.DANGER_FULL_ACCESS:
@@ -521,7 +520,7 @@ class Session:
         return Emitter(
             str(uuid.uuid4()),
             self.host.open_sink(settings, resource),
-            self.host.emit,
+            self.host.emit if self.host.observers.plugins else None,
             log_user_prompt=otel.log_user_prompt,
         )
 
@@ -548,6 +547,18 @@ class Session:
             reason=": ".join(filter(None, (verdict.source, verdict.reason))),
             decided_by=by or verdict.source,
             neutralised="" if verdict.neutralised is None else json.dumps(asdict(verdict.neutralised)),
+        )
+
+    def _emit_contact(self, action: Action, contact: Contact) -> None:
+        rule = self._reviewer.rules.closing(join_port(contact.host, contact.port or None)) or contact.rule
+        self._emitter.emit(
+            NetworkDecision,
+            tool_name=action.tool,
+            call_id=action.call_id,
+            host=contact.host,
+            port=contact.port,
+            decision="allowed" if contact.allowed else "denied",
+            rule=rule,
         )
 
     def _emit_outcome(

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 class EventSink(Protocol):
-    """Where an exporter keeps events.  Called from any thread."""
+    """Where an exporter keeps events.  Called from any thread.
+
+    One that has an attribute ``forgets``, which is true, is given no events: none need to be made for it.
+    """
 
     @property
     def dropped(self) -> int:
@@ -45,13 +48,14 @@ class Emitter:
         self,
         conversation_id: str,
         sink: EventSink,
-        observe: Callable[[Event], None],
+        observe: Callable[[Event], None] | None,
         *,
         log_user_prompt: bool = False,
     ) -> None:
         self.conversation_id = conversation_id
         self._sink = sink
         self._observe = observe
+        self._kept = not getattr(sink, "forgets", False)
         self._log_user_prompt = log_user_prompt
         self._lock = threading.Lock()
         self._failures = 0
@@ -66,10 +70,14 @@ class Emitter:
 
     def emit(self, build: Callable[..., Event], /, **attributes: object) -> None:
         """Build an event of this conversation, now, and hand it to the sink and to the observers."""
+        if not self._kept and self._observe is None:
+            return
         event = build(conversation_id=self.conversation_id, timestamp=time.time(), **attributes)
         event = redact(event, log_user_prompt=self._log_user_prompt)
-        self._shielded(lambda: self._sink.export(event))
-        self._observe(event)
+        if self._kept:
+            self._shielded(lambda: self._sink.export(event))
+        if self._observe is not None:
+            self._observe(event)
 
     def close(self, timeout: float) -> None:
         """Flush and close the sink within *timeout* seconds."""

@@ -25,35 +25,41 @@ ARGUMENT_BYTES = 1 << 16
 
 _WORD = r"(?:token|secret|passw(?:or)?d|passphrase|credential|(?:api|access|private|secret|auth)[_-]?key)s?"
 _QUOTE = r"""\\*["']?"""  # as it is, or inside of JSON text
-_SHAPES = (
-    # A private key in PEM, up to the end of the text where its end is missing.
-    (r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", REDACTED),
-    # Tokens that say what they are: GitHub, GitLab, Slack, Stripe and OpenAI, AWS, Google, npm, PyPI, Hugging Face.
-    (r"\b(?:gh[pousr]_|github_pat_)\w{16,}", REDACTED),
-    (r"\bglpat-[\w-]{16,}", REDACTED),
-    (r"\bxox[abeoprs]-[\w-]{10,}", REDACTED),
-    (r"\b[rs]k[-_](?:live[-_]|test[-_]|proj[-_]|ant[-_])?[\w-]{16,}", REDACTED),
-    (r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b", REDACTED),
-    (r"\bAIza[\w-]{30,}", REDACTED),
-    (r"\bnpm_\w{30,}", REDACTED),
-    (r"\bpypi-[\w-]{30,}", REDACTED),
-    (r"\bhf_\w{30,}", REDACTED),
-    # A JSON Web Token.
-    (r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*", REDACTED),
-    # A header, a URL with a password; below, an assignment and an option.
-    (r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}", rf"\1 {REDACTED}"),
-    (r"(\b[a-z][a-z0-9+.-]{1,20}://[^\s/:@\"']{0,256}):[^\s/@\"']{1,1024}@", rf"\1:{REDACTED}@"),
-)
 _NAMES = ("token", "secret", "pass", "credent", "key")
-"""Each shape with a name holds one of these, whatever its case: they are found a hundred times faster."""
-_NAMED_SHAPES = (
-    (rf"(?i)\b([\w-]*{_WORD}(?:[_-][\w-]*)?{_QUOTE}\s*[=:]\s*{_QUOTE})[^\s\"'\\,;&]{{3,}}", rf"\1{REDACTED}"),
-    (rf"(?i)(--?[\w-]*{_WORD}{_QUOTE}(?:,\s*|\s+){_QUOTE})[^\s\"'\\,;&-][^\s\"'\\,;&]{{2,}}", rf"\1{REDACTED}"),
+_SHAPES = tuple(
+    (frozenset(marks), re.compile(shape, re.DOTALL), replacement)
+    for marks, shape, replacement in (
+        # A private key in PEM, up to the end of the text where its end is missing.
+        (["private key-"], r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", REDACTED),
+        # Tokens that say what they are: GitHub, GitLab, Slack, Stripe and OpenAI, AWS, Google, npm, PyPI, Hugging Face.
+        (["ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"], r"\b(?:gh[pousr]_|github_pat_)\w{16,}", REDACTED),
+        (["glpat-"], r"\bglpat-[\w-]{16,}", REDACTED),
+        (["xox"], r"\bxox[abeoprs]-[\w-]{10,}", REDACTED),
+        (["k-", "k_"], r"\b[rs]k[-_](?:live[-_]|test[-_]|proj[-_]|ant[-_])?[\w-]{16,}", REDACTED),
+        (["akia", "asia"], r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b", REDACTED),
+        (["aiza"], r"\bAIza[\w-]{30,}", REDACTED),
+        (["npm_"], r"\bnpm_\w{30,}", REDACTED),
+        (["pypi-"], r"\bpypi-[\w-]{30,}", REDACTED),
+        (["hf_"], r"\bhf_\w{30,}", REDACTED),
+        # A JSON Web Token.
+        (["eyj"], r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*", REDACTED),
+        # A header, a URL with a password, an assignment, an option.
+        (["bearer", "basic"], r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}", rf"\1 {REDACTED}"),
+        (["://"], r"(\b[a-z][a-z0-9+.-]{1,20}://[^\s/:@\"']{0,256}):[^\s/@\"']{1,1024}@", rf"\1:{REDACTED}@"),
+        (
+            _NAMES,
+            rf"(?i)\b([\w-]*{_WORD}(?:[_-][\w-]*)?{_QUOTE}\s*[=:]\s*{_QUOTE})[^\s\"'\\,;&]{{3,}}",
+            rf"\1{REDACTED}",
+        ),
+        (
+            _NAMES,
+            rf"(?i)(--?[\w-]*{_WORD}{_QUOTE}(?:,\s*|\s+){_QUOTE})[^\s\"'\\,;&-][^\s\"'\\,;&]{{2,}}",
+            rf"\1{REDACTED}",
+        ),
+    )
 )
-_PATTERNS, _NAMED_PATTERNS = (
-    tuple((re.compile(shape, re.DOTALL), replacement) for shape, replacement in shapes)
-    for shapes in (_SHAPES, _NAMED_SHAPES)
-)
+"""Marks, one of which is in every text that has the shape, whatever its case; the shape; and what takes its place."""
+_MARKS = tuple({mark: None for marks, _, _ in _SHAPES for mark in marks})
 
 
 def redact(event: EventT, *, log_user_prompt: bool) -> EventT:
@@ -69,13 +75,14 @@ def redact(event: EventT, *, log_user_prompt: bool) -> EventT:
         value = getattr(event, one.name)
         if isinstance(value, str):
             limit = PREVIEW_BYTES if isinstance(event, ToolResult) and one.name == "output" else ARGUMENT_BYTES
-            changes[one.name] = preview(value, limit)
+            shown = preview(value, limit)
+            if shown != value:
+                changes[one.name] = shown
     if isinstance(event, ToolResult):
-        lines = changes["output"].splitlines(keepends=True)
-        shown = "".join(lines[:PREVIEW_LINES])
-        cut = len(lines) > PREVIEW_LINES or _size(event.output) > PREVIEW_BYTES
-        changes |= {"output": shown, "output_truncated": event.output_truncated or cut}
-    return replace(event, **changes)
+        lines = changes.get("output", event.output).splitlines(keepends=True)
+        if len(lines) > PREVIEW_LINES or _size(event.output) > PREVIEW_BYTES:
+            changes |= {"output": "".join(lines[:PREVIEW_LINES]), "output_truncated": True}
+    return replace(event, **changes) if changes else event
 
 
 def preview(text: str, limit: int) -> str:
@@ -92,9 +99,11 @@ def preview(text: str, limit: int) -> str:
 def mask(text: str) -> str:
     """Replace what looks like a secret."""
     folded = text.casefold()
-    named = any(name in folded for name in _NAMES)
-    for pattern, replacement in (*_PATTERNS, *(_NAMED_PATTERNS if named else ())):
-        text = pattern.sub(replacement, text)
+    seen = [mark for mark in _MARKS if mark in folded]  # most texts have none, and looking is cheap
+    if seen:
+        for marks, shape, replacement in _SHAPES:
+            if not marks.isdisjoint(seen):
+                text = shape.sub(replacement, text)
     return text
 
 

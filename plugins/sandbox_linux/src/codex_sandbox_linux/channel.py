@@ -47,8 +47,8 @@ BROKEN: Final = 3
 """Could not be set up; *value* is an error number, the text says what failed."""
 ENDED: Final = 4
 """The command and its tree are gone; *value* is the wait status (wait(2))."""
-SPENT: Final = 8
-"""The same, and the jail takes no other command: the last one has changed it."""
+REUSABLE: Final = 8
+"""Follows the answer to each :data:`RUN` when the jail takes another one; a jail that the command has changed ends."""
 STOPPED: Final = 5
 """Job control stopped the command with the signal *value*."""
 LIMITED: Final = 9

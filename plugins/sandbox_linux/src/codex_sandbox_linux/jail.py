@@ -177,7 +177,7 @@ class _Server:
         try:
             os.chdir(cwd)
         except OSError as error:
-            channel.send_reply(self._owner, channel.NO_FOLDER, error.errno or 0)
+            self._finish(channel.NO_FOLDER, error.errno or 0)
             return
         self._meter = usage.Meter(self._limits)
         for number in range(3):
@@ -190,8 +190,7 @@ class _Server:
         try:
             self._child = _first_that_runs(argv, env, lambda path: _or_by_shell(start, path, argv, env, descriptors))
         except OSError as error:
-            self._leave_terminal()
-            channel.send_reply(self._owner, channel.NO_EXEC, error.errno or 0)
+            self._finish(channel.NO_EXEC, error.errno or 0)
 
     def _reap(self) -> None:
         for pid, status in ended_children():
@@ -202,7 +201,7 @@ class _Server:
                 continue
             self._child = 0
             self._end_tree()
-            self._report_end(status)
+            self._finish(channel.ENDED, status)
 
     def _stopped(self, number: int) -> None:
         if self._terminal is not None and self._terminal.is_foreground and number in (signal.SIGTTIN, signal.SIGTTOU):
@@ -215,11 +214,14 @@ class _Server:
             os.close(self._terminal.descriptor)
             self._terminal = None
 
-    def _report_end(self, status: int) -> None:
+    def _finish(self, kind: int, value: int) -> None:
+        """Say how the command ended, and look only then whether there can be another: nobody waits for that."""
         os.chdir("/")
         self._leave_terminal()
-        unchanged = _scheduling() == self._as_made and not (self._shared and self._shared.are_left())
-        channel.send_reply(self._owner, channel.ENDED if unchanged else channel.SPENT, status)
+        channel.send_reply(self._owner, kind, value)
+        if _scheduling() != self._as_made or (self._shared and self._shared.are_left()):
+            os._exit(0)
+        channel.send_reply(self._owner, channel.REUSABLE, 0)
 
     def _signal(self, number: int) -> None:
         if self._terminal is not None and self._child and not self._terminal.prepare(self._child, number):
@@ -240,7 +242,7 @@ class _Server:
             if pid == self._child and not os.WIFSTOPPED(status):
                 self._child, ended = 0, status
         if ended is not None:
-            self._report_end(ended)
+            self._finish(channel.ENDED, ended)
 
 
 class _Terminal:

@@ -49,6 +49,8 @@ _PASSING: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
 _NULL_DEVICE: Final = os.makedev(1, 3)
 _HANDSHAKE_TIMEOUT: Final = 20.0
 """Seconds; setting up takes milliseconds, but a machine may be busy."""
+_LAST_LOOK: Final = 1.0
+"""Seconds in which a jail has to say, after a command, that it takes another."""
 _LAST_PATIENCE: Final = 5.0
 """Seconds for other threads to see that their commands were ended, when the launcher is closed."""
 
@@ -105,6 +107,8 @@ class Jail:
         self.link: Link | None = None
         self.group: Group | None = None
         self.idle_since = 0.0
+        self.is_used = False
+        """Whether it has had a command, and has not said yet that it takes another."""
         self.thread = 0
         """Which one runs a command in it."""
         try:
@@ -189,11 +193,18 @@ class Jail:
                 self.epoll.unregister(self.link)
             self.link.close()
 
+    def is_reusable(self) -> bool:
+        """Whether it takes a command; waits for it to say so where it has had one."""
+        poll = _poll(self.channel, self.pidfd)
+        ready = dict(poll.poll(_LAST_LOOK * 1000 if self.is_used else 0))
+        if self.is_used and self.channel.fileno() in ready:
+            reply = channel.receive_reply(self.channel)
+            self.is_used = reply is None or reply[0] != channel.REUSABLE
+        return not self.is_used and self.pidfd not in ready
+
     def has_ended(self) -> bool:
         """Whether the last process of the jail is gone."""
-        poll = select.poll()  # select(2) takes no descriptor above 1023
-        poll.register(self.pidfd, select.POLLIN)
-        return bool(poll.poll(0))
+        return bool(_poll(self.pidfd).poll(0))
 
     def kill(self) -> None:
         """Kill everything in it."""
@@ -276,6 +287,13 @@ def _keepers(outside: Outside) -> dict[str, str]:
     if outside.groups is None:
         return {}
     return keepers(outside.policy.limits, outside.groups.kept, outside.groups.why)
+
+
+def _poll(*descriptors: int | socket.socket) -> select.poll:
+    poll = select.poll()  # select(2) takes no descriptor above 1023
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
+    return poll
 
 
 def _null_devices(descriptors: tuple[int, int, int]) -> int:
@@ -375,6 +393,7 @@ class LinuxLauncher:
                 terminal = os.open(tty, os.O_RDWR | os.O_NOCTTY)
             if jail.group is not None:
                 jail.group.begin()
+            jail.is_used = True
             channel.send_command(jail.channel, command, (stdin, stdout, stderr), terminal, silent)
         except OSError as error:
             self.give_back(jail, alive=False)
@@ -395,8 +414,8 @@ class LinuxLauncher:
                 while self._idle:  # their read-only mounts are no longer the right ones
                     self._idle.pop().close()
                 self._plan = replace(self._outside.plan(self._plan.rung), supervision=self._plan.supervision)
-            while self._idle and self._idle[-1].has_ended():  # killed by somebody outside, for want of memory
-                self._idle.pop().close()
+            while self._idle and not self._idle[-1].is_reusable():  # or killed by somebody outside, for want of memory
+                self._discard(self._idle.pop())
             if terminal or not self._idle:
                 plan = replace(self._plan, terminal=terminal)
                 try:
@@ -418,7 +437,7 @@ class LinuxLauncher:
             self._busy.remove(jail)
             self._lock.notify_all()
             with contextlib.ExitStack() as undo:
-                undo.callback(jail.close)
+                undo.callback(self._discard, jail)
                 if not self._busy:
                     self._watch.settle()
                 # A jail keeps its terminal, and terminals do not come back.
@@ -431,9 +450,12 @@ class LinuxLauncher:
                 if alive and len(self._idle) < _MOST_IDLE and jail.forget():
                     self._rest(jail)
                     undo.pop_all()
-                    return
-            if jail.plan.rung is Rung.FLOOR:
-                self._forge.sweep()
+
+    def _discard(self, jail: Jail) -> None:
+        """End a jail, and on the floor what has escaped its end."""
+        jail.close()
+        if jail.plan.rung is Rung.FLOOR:
+            self._forge.sweep()
 
     def close(self) -> None:
         """See :meth:`codex_core.types.Launcher.close`."""
@@ -524,7 +546,7 @@ class Running:
 
     def _finish(self, kind: int, value: int, text: str) -> Ended:
         self._keep_limits()  # what the last moment brought
-        self._settle(alive=kind in {channel.ENDED, channel.NO_FOLDER, channel.NO_EXEC})
+        self._settle(alive=kind != channel.BROKEN)
         program = self._command.argv[0]
         if kind == channel.NO_FOLDER:
             msg = f"the working directory {self._command.cwd!r} cannot be entered: {os.strerror(value)}"
@@ -537,7 +559,7 @@ class Running:
                 raise SandboxUnavailableError(why)
             msg = f"{program}: {os.strerror(value)}"
             raise CommandNotExecutableError(msg)
-        if kind not in {channel.ENDED, channel.SPENT}:
+        if kind != channel.ENDED:
             msg = f"the sandbox broke before the command ran: {text}"
             raise SandboxUnavailableError(msg)
         code = os.waitstatus_to_exitcode(value)

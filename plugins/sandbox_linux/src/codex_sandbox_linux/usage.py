@@ -48,8 +48,8 @@ class Meter:
     def __init__(self, limits: Limits) -> None:
         """Begin to count for a command that is about to start."""
         self._limits = limits
-        self._before = _reaped_seconds()
         self.is_needed = any(most is not None for most in (limits.cpu_time, limits.memory, limits.processes))
+        self._before = _reaped_seconds() if self.is_needed else 0.0
 
     def exceeded(self) -> str:
         """Name the limit that is exceeded; empty where none is."""

@@ -37,6 +37,8 @@ _IN_Q_OVERFLOW: Final = 0x4000
 _IN_ONLYDIR: Final = 0x0100_0000
 _IN_NONBLOCK_CLOEXEC: Final = 0o2004000
 _EVENT: Final = struct.Struct("<iIII")  # watch, mask, cookie, length of the name
+_BARE: Final = ("HEAD", "objects", "refs")
+"""What git takes for a repository (gitrepository-layout(5)), where it is named, and where it stands in a folder."""
 _FEW_ENTRIES: Final = 1000
 _FEW_BYTES: Final = 16 << 20
 _FEW_LEVELS: Final = 50
@@ -69,6 +71,7 @@ class Watch:
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._inotify = int(self._libc.inotify_init1(_IN_NONBLOCK_CLOEXEC))
         self._overflowed = self._inotify < 0
+        self._parts = {root: [f"{root}/{name}" for name in _BARE] for root in policy.writable_roots}
         self._known = self._look()
         self._seen = self._glance()
         self._bare = self._bare_roots()
@@ -158,11 +161,7 @@ class Watch:
 
     def _bare_roots(self) -> set[str]:
         """Give the writable roots that git takes for a repository themselves."""
-        return {
-            root
-            for root in self._policy.writable_roots
-            if all(os.path.lexists(os.path.join(root, name)) for name in ("HEAD", "objects", "refs"))
-        }
+        return {root for root, parts in self._parts.items() if all(map(os.path.lexists, parts))}
 
     def _read_names(self) -> list[str] | None:
         """Give the paths of protected names that were made directly in a writable root, in whatever case.
