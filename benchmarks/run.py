@@ -3,9 +3,9 @@
 Everything that is compared runs round after round, in this one process, so that a busy
 machine disturbs all sides alike: read the ratios, not the milliseconds.
 
-    python benchmarks/run.py [--rounds N] [per-command] [cold-start] [jobs] [memory] [calls] [verdicts]
+    python benchmarks/run.py [--rounds N] [--alone] [per-command] [cold-start] [jobs] [memory] [calls] [verdicts]
 
-Other sandboxes take part where :mod:`peers` finds them.
+Other sandboxes take part where :mod:`peers` finds them, unless what is measured is to be alone.
 """
 
 from __future__ import annotations
@@ -75,11 +75,12 @@ def main() -> None:
     }
     parser = argparse.ArgumentParser(description="Measure what confinement costs.")
     parser.add_argument("--rounds", type=int, default=100, help="rounds of the shortest comparison (100)")
+    parser.add_argument("--alone", action="store_true", help="leave other sandboxes out")
     parser.add_argument("parts", nargs="*", help=f"of {', '.join(parts)}; all by default")
     options = parser.parse_args()
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # nobody compiles all modules for each command
     with tempfile.TemporaryDirectory(prefix="codex-bench-", dir="/var/tmp") as folder:
-        place = Place.make(os.path.realpath(folder))
+        place = Place.make(os.path.realpath(folder), alone=options.alone)
         os.chdir(place.workspace)
         for name in options.parts or parts:
             parts[name](place, options.rounds)
@@ -93,13 +94,13 @@ class Place:
     peers: tuple[Peer, ...]
 
     @classmethod
-    def make(cls, folder: str) -> Place:
-        """Make an empty workspace below *folder*, and say which peers are left out."""
+    def make(cls, folder: str, *, alone: bool) -> Place:
+        """Make an empty workspace below *folder*, and say which peers are left out; with *alone*, all of them are."""
         workspace, state = f"{folder}/workspace", f"{folder}/home"
         os.environ["CODEX_HOME"] = state
         os.makedirs(workspace)
         os.makedirs(state)
-        working, missing = peers.find(workspace, state)
+        working, missing = ([], []) if alone else peers.find(workspace, state)
         for reason in missing:
             print(f"Left out: {reason}", file=sys.stderr)
         return cls(workspace, tuple(working))

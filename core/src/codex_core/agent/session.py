@@ -587,6 +587,8 @@ class Session:
 
     def _report(self, action: Action, duration: float, result: CommandResult | str) -> None:
         """Emit what came of an action: a result, or the reason why there is none."""
+        if not self._emitter.is_heard:
+            return
         arguments = {"command": action.argv, "workdir": action.cwd}
         ran = not isinstance(result, str)
         if not isinstance(result, str):

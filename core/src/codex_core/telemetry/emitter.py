@@ -56,6 +56,8 @@ class Emitter:
         self._sink = sink
         self._observe = observe
         self._kept = not getattr(sink, "forgets", False)
+        self.is_heard = self._kept or observe is not None
+        """Whether anybody gets what is emitted."""
         self._log_user_prompt = log_user_prompt
         self._lock = threading.Lock()
         self._failures = 0
@@ -70,7 +72,7 @@ class Emitter:
 
     def emit(self, build: Callable[..., Event], /, **attributes: object) -> None:
         """Build an event of this conversation, now, and hand it to the sink and to the observers."""
-        if not self._kept and self._observe is None:
+        if not self.is_heard:
             return
         event = build(conversation_id=self.conversation_id, timestamp=time.time(), **attributes)
         event = redact(event, log_user_prompt=self._log_user_prompt)

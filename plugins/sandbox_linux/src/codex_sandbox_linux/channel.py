@@ -138,6 +138,14 @@ def send_reply(channel: socket.socket, kind: int, value: int, text: str = "", de
     socket.send_fds(channel, [_REPLY.pack(kind, value) + text.encode()[:_PACKET_LIMIT]], descriptors)
 
 
+def receive_reusable(channel: socket.socket) -> bool:
+    """Say whether the next packet is :data:`REUSABLE`; not where the jail is gone."""
+    try:
+        return channel.recv(_REPLY.size) == _REPLY.pack(REUSABLE, 0)
+    except ConnectionResetError:
+        return False
+
+
 def receive_reply(channel: socket.socket) -> tuple[int, int, str, list[int]] | None:
     """Give kind, value, text and descriptors; None once the jail is gone.
 

@@ -198,8 +198,7 @@ class Jail:
         poll = _poll(self.channel, self.pidfd)
         ready = dict(poll.poll(_LAST_LOOK * 1000 if self.is_used else 0))
         if self.is_used and self.channel.fileno() in ready:
-            reply = channel.receive_reply(self.channel)
-            self.is_used = reply is None or reply[0] != channel.REUSABLE
+            self.is_used = not channel.receive_reusable(self.channel)
         return not self.is_used and self.pidfd not in ready
 
     def has_ended(self) -> bool:
