@@ -301,6 +301,23 @@ def test_an_allowed_command_runs_confined_and_leaves_decision_and_result(scene: 
     assert here.observer.seen == here.events
 
 
+def test_a_folder_that_has_become_a_link_is_not_followed(scene: Callable[..., Scene], folder: str) -> None:
+    here = scene()
+    os.rename(folder, f"{folder}-before")
+    os.mkdir(f"{folder}-elsewhere")
+    os.symlink(f"{folder}-elsewhere", folder)
+    with pytest.raises(UsageError, match="is not inside the session's folder"):
+        here.session.run(["touch", "made"])
+    assert os.listdir(f"{folder}-elsewhere") == []
+
+
+def test_an_observer_that_comes_later_sees_what_happens_then(scene: Callable[..., Scene]) -> None:
+    here, late = scene(), Watching()
+    here.session.host.observers.register(late, "late")
+    here.session.run(["true"])
+    assert [event.name for event in late.seen] == ["codex.tool_decision", "codex.tool_result"]
+
+
 def test_what_is_forbidden_does_not_run_and_is_reported_all_the_same(scene: Callable[..., Scene], folder: str) -> None:
     here = scene(FORBID)
     with pytest.raises(NotPermittedError, match="never that"):

@@ -54,6 +54,16 @@ def test_output_exit_code_and_duration_come_back(launcher: DirectLauncher) -> No
     assert result.strength is launcher.strength
 
 
+@pytest.mark.parametrize("pause", [0.0, 0.005])
+def test_more_output_than_may_be_is_named_also_where_the_command_is_over_by_then(
+    launcher: DirectLauncher, pause: float
+) -> None:
+    for _ in range(20):
+        result = run(launcher, sh("head -c 3000 /dev/zero"), output_most=1000, on_output=lambda *_: time.sleep(pause))
+        assert result.ended.limit == "output_size"
+    assert run(launcher, sh("head -c 1000 /dev/zero"), output_most=1000).ended.limit == ""
+
+
 def test_a_signal_is_told_apart_from_an_exit_code(launcher: DirectLauncher) -> None:
     result = run(launcher, sh("kill -TERM $$"))
     assert result.ended == Ended(signal=signal.SIGTERM)

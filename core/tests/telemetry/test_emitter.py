@@ -42,11 +42,13 @@ def test_an_event_is_stamped_redacted_and_seen_by_sink_and_observers_alike() -> 
     assert seen == [event]
 
 
-def test_nothing_is_made_for_a_sink_that_forgets_and_no_observer() -> None:
-    sink, seen = Kept(), list[Event]()
+def test_nothing_is_made_for_a_sink_that_forgets_until_there_is_an_observer() -> None:
+    sink, seen, observers = Kept(), list[Event](), list[str]()
     sink.forgets = True
-    Emitter("conversation", sink, None).emit(_never, count=1)
-    Emitter("conversation", sink, seen.append).emit(TelemetryDropped, count=1)
+    emitter = Emitter("conversation", sink, seen.append, is_observed=lambda: bool(observers))
+    emitter.emit(_never, count=1)
+    observers.append("one")
+    emitter.emit(TelemetryDropped, count=1)
     assert [event.name for event in seen] == ["codex.telemetry_dropped"]
     assert sink.events == []
 

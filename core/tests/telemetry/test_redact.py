@@ -36,6 +36,8 @@ def test_a_prompt_is_hidden_unless_the_configuration_says_otherwise() -> None:
 
 SECRETS = [
     ("Authorization: Bearer {}", "abcdefghijklmnop"),
+    ("Authorization: BAS\u0130C {}", "dXNlcjpodW50ZXIy"),
+    ("Authorization: bas\u0131c {}", "dXNlcjpodW50ZXIy"),
     ("git clone https://user:{}@example.com/x", "hunter2hunter2"),
     ("export GITHUB_TOKEN={}", "abc123def"),
     ("AWS_SECRET_ACCESS_KEY={}", "wJalrXUtnFEMI/K7MDENG"),

@@ -122,11 +122,20 @@ class Owner:
 
     def die_at(self, place: str) -> None:
         """End this process by SIGKILL when it next comes to a function, such as ``launcher.Jail.close``."""
-        module, *way, name = place.split(".")
-        holder: Any = importlib.import_module(f"codex_sandbox_linux.{module}")
-        for step in way:
-            holder = getattr(holder, step)
+        holder, name = _find(place)
         setattr(holder, name, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+
+    def break_at(self, place: str) -> None:
+        """Raise RuntimeError once it has next been through a function."""
+        holder, name = _find(place)
+        function = getattr(holder, name)
+
+        def broken(*arguments: object, **keywords: object) -> None:
+            setattr(holder, name, function)
+            function(*arguments, **keywords)
+            raise RuntimeError(place)
+
+        setattr(holder, name, broken)
 
     def set(self, module: str, name: str, value: object) -> None:
         """Give a constant of the package another value."""
@@ -146,6 +155,14 @@ class Owner:
             "processes": len(below),
             "zombies": below.count("Z"),
         }
+
+
+def _find(place: str) -> tuple[Any, str]:
+    module, *way, name = place.split(".")
+    holder: Any = importlib.import_module(f"codex_sandbox_linux.{module}")
+    for step in way:
+        holder = getattr(holder, step)
+    return holder, name
 
 
 def _link(path: str) -> str:

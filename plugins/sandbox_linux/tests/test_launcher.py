@@ -448,6 +448,31 @@ def test_when_an_idle_jail_is_killed_the_next_command_runs(
     assert box.run(["echo", "again"]).stdout == b"again\n"
 
 
+@FORGES
+def test_a_command_that_is_killed_just_after_its_end_takes_nobody_along(box: Box, forge: str) -> None:
+    box.open(forge=forge)
+    for _ in range(5):
+        box.start(["true"])
+        time.sleep(0.05)  # the jail has told the end by now, and nobody has heard it
+        box.ask("kill")
+        assert box.wait() == (Ended(0), ())
+        assert box.run(["echo", "again"]).stdout == b"again\n"
+
+
+@FORGES
+def test_a_start_that_breaks_off_leaves_neither_its_command_nor_its_jail(
+    box: Box, forge: str, eventually: Callable[[Callable[[], object]], None]
+) -> None:
+    box.open(forge=forge)
+    jail = box.children()[0] if forge == "local" else box.children(box.children()[0])[0]
+    box.ask("break_at", "channel.send_command")
+    with pytest.raises(RuntimeError, match="send_command"):
+        box.start(["sleep", "60"])
+    eventually(lambda: _is_dead(jail))
+    assert box.run(["mkdir", ".git"]).denials  # what waits for the end of all commands is not held up
+    assert os.listdir(box.ws) == []
+
+
 def _is_dead(pid: int) -> bool:
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:

@@ -368,9 +368,7 @@ class Session:
         return to_host and self.policy.network is Network.FILTERED
 
     def _folder(self, cwd: str | None) -> str:
-        if cwd is None:
-            return self.policy.cwd
-        folder = os.path.realpath(os.path.join(self.policy.cwd, cwd))
+        folder = os.path.realpath(os.path.join(self.policy.cwd, cwd or ""))
         if not contains(self.policy.cwd, folder):
             raise UsageError(f"{folder} is not inside the session's folder {self.policy.cwd}")
         return folder
@@ -515,12 +513,13 @@ class Session:
             return self._confined[policy]
 
     def _open_emitter(self, settings: Mapping[str, Any]) -> Emitter:
-        otel = self.config.otel
+        otel, host = self.config.otel, self.host
         resource = {"service.name": "codex_core", "service.version": __version__, "env": otel.environment}
         return Emitter(
             str(uuid.uuid4()),
-            self.host.open_sink(settings, resource),
-            self.host.emit if self.host.observers.plugins else None,
+            host.open_sink(settings, resource),
+            host.emit,
+            is_observed=lambda: bool(host.observers.plugins),
             log_user_prompt=otel.log_user_prompt,
         )
 

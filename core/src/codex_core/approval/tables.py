@@ -137,7 +137,7 @@ class DangerRule:
         )
 
 
-@lru_cache(maxsize=1024)  # each table asks for the same few
+@lru_cache(maxsize=32)  # each table asks for the same few; a word may be long
 def program_name(word: str) -> str:
     """Give the last component of the word that names a program, as Unix and Windows write paths."""
     return word.replace("\\", "/").rpartition("/")[2].removesuffix(".exe").casefold()

@@ -119,6 +119,8 @@ def _drive(
             heard |= fd == watched or not exchange.move(fd)
         if heard and (ended := running.advance()) is not None:
             exchange.drain()
+            if output_most is not None and exchange.total > output_most:
+                limit = "output_size"
             return replace(ended, limit=limit) if limit else ended, timed_out
         if output_most is not None and exchange.total > output_most and not limit:
             limit = "output_size"

@@ -48,16 +48,16 @@ class Emitter:
         self,
         conversation_id: str,
         sink: EventSink,
-        observe: Callable[[Event], None] | None,
+        observe: Callable[[Event], None],
         *,
+        is_observed: Callable[[], bool] = lambda: True,
         log_user_prompt: bool = False,
     ) -> None:
         self.conversation_id = conversation_id
         self._sink = sink
         self._observe = observe
-        self._kept = not getattr(sink, "forgets", False)
-        self.is_heard = self._kept or observe is not None
-        """Whether anybody gets what is emitted."""
+        self._is_observed = is_observed
+        self._forgets = bool(getattr(sink, "forgets", False))
         self._log_user_prompt = log_user_prompt
         self._lock = threading.Lock()
         self._failures = 0
@@ -70,16 +70,20 @@ class Emitter:
         except Exception:  # noqa: BLE001 -- a plugin may raise anything
             return self._failures
 
+    @property
+    def is_heard(self) -> bool:
+        """Whether anybody gets what is emitted."""
+        return not self._forgets or self._is_observed()
+
     def emit(self, build: Callable[..., Event], /, **attributes: object) -> None:
         """Build an event of this conversation, now, and hand it to the sink and to the observers."""
         if not self.is_heard:
             return
         event = build(conversation_id=self.conversation_id, timestamp=time.time(), **attributes)
         event = redact(event, log_user_prompt=self._log_user_prompt)
-        if self._kept:
+        if not self._forgets:
             self._shielded(lambda: self._sink.export(event))
-        if self._observe is not None:
-            self._observe(event)
+        self._observe(event)
 
     def close(self, timeout: float) -> None:
         """Flush and close the sink within *timeout* seconds."""

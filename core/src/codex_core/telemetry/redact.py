@@ -43,8 +43,8 @@ _SHAPES = tuple(
         (["hf_"], r"\bhf_\w{30,}", REDACTED),
         # A JSON Web Token.
         (["eyj"], r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*", REDACTED),
-        # A header, a URL with a password, an assignment, an option.
-        (["bearer", "basic"], r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}", rf"\1 {REDACTED}"),
+        # A header ("bas", since U+0131 is an i to expressions and not to folding), a URL, an assignment, an option.
+        (["bearer", "bas"], r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}", rf"\1 {REDACTED}"),
         (["://"], r"(\b[a-z][a-z0-9+.-]{1,20}://[^\s/:@\"']{0,256}):[^\s/@\"']{1,1024}@", rf"\1:{REDACTED}@"),
         (
             _NAMES,

@@ -325,6 +325,22 @@ class SandboxBackendContract:
                     run(launcher, Command(argv, cwd, {"PATH": os.defpath}), timeout=_TIMEOUT)
             assert run(launcher, lab.command(""), timeout=_TIMEOUT).returncode == 0
 
+    def test_words_that_no_program_can_be_given_are_refused(self, lab: Laboratory) -> None:
+        """None is split, cut or left out: what runs is what was judged."""
+        with lab.launcher(WORKSPACE_WRITE) as launcher:
+            for argv, env, error in (
+                ((), {}, CommandNotFoundError),
+                (("touch\0made",), {}, (CommandNotFoundError, CommandNotExecutableError)),
+                (("touch", "made\0", "A=b"), {}, CommandNotExecutableError),
+                (("touch", "made"), {"A": "b\0C=d"}, CommandNotExecutableError),
+                (("touch", "made"), {"A=b": "c"}, CommandNotExecutableError),
+                (("touch", "made\ud800"), {}, CommandNotExecutableError),
+            ):
+                with pytest.raises(error):
+                    run(launcher, Command(argv, lab.inside, {"PATH": os.defpath, **env}), timeout=_TIMEOUT)
+            assert os.listdir(lab.inside) == [".git"]
+            assert run(launcher, lab.command(""), timeout=_TIMEOUT).returncode == 0
+
     def test_several_threads_use_one_launcher(self, lab: Laboratory) -> None:
         """Commands run beside each other and keep their results apart."""
         with lab.launcher(WORKSPACE_WRITE) as launcher, ThreadPoolExecutor(4) as pool:

@@ -17,6 +17,8 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Final
 
+from codex_core.errors import CommandNotExecutableError, CommandNotFoundError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -88,12 +90,34 @@ def pair() -> tuple[socket.socket, socket.socket]:
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
-def send_command(
-    channel: socket.socket, command: Command, descriptors: Sequence[int], terminal: int | None, silent: int
-) -> None:
-    """Ask the jail to run *command* on three *descriptors*; those whose bit is in *silent* become its own /dev/null."""
+def encoded(command: Command) -> tuple[int, bytes]:
+    """Give the number of words of *command*, and all words as they travel.
+
+    Raises CommandNotFoundError where there is no program, CommandNotExecutableError for words and variables that none
+    can be given: what is run must be what was judged, word for word.
+    """
+    if not command.argv:
+        raise CommandNotFoundError("no command was given")
     words = [command.cwd, *command.argv, *(f"{name}={value}" for name, value in command.env.items())]
-    body = b"\0".join(map(os.fsencode, words))
+    try:
+        body = b"\0".join(map(os.fsencode, words))
+    except UnicodeEncodeError as error:
+        raise CommandNotExecutableError(f"{command.argv[0]}: a word or a variable is no text: {error}") from error
+    if body.count(b"\0") != len(words) - 1:
+        raise CommandNotExecutableError(f"{command.argv[0]}: a word or a variable has a NUL in it")
+    if any("=" in name for name in command.env):
+        raise CommandNotExecutableError(f"{command.argv[0]}: the name of a variable has a = in it")
+    return len(command.argv), body
+
+
+def send_command(
+    channel: socket.socket, words: tuple[int, bytes], descriptors: Sequence[int], terminal: int | None, silent: int
+) -> None:
+    """Ask the jail to run a command, *encoded* before, on three *descriptors*.
+
+    Those whose bit is in *silent* become the jail's own /dev/null.
+    """
+    count, body = words
     flags = (0 if terminal is None else TERMINAL) | silent << SILENT_SHIFT
     sent = [*descriptors, descriptors[0] if terminal is None else terminal]
     memory = None
@@ -104,7 +128,7 @@ def send_command(
         sent.append(memory)
         flags, body = flags | IN_MEMORY_FILE, b""
     try:
-        socket.send_fds(channel, [_HEAD.pack(RUN, flags, len(command.argv)) + body], sent)
+        socket.send_fds(channel, [_HEAD.pack(RUN, flags, count) + body], sent)
     finally:
         if memory is not None:
             os.close(memory)

@@ -49,8 +49,8 @@ _PASSING: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
 _NULL_DEVICE: Final = os.makedev(1, 3)
 _HANDSHAKE_TIMEOUT: Final = 20.0
 """Seconds; setting up takes milliseconds, but a machine may be busy."""
-_LAST_LOOK: Final = 1.0
-"""Seconds in which a jail has to say, after a command, that it takes another."""
+_LAST_LOOK: Final = 0.2
+"""Seconds in which a jail has to say, after a command, that it takes another; a new one costs less."""
 _LAST_PATIENCE: Final = 5.0
 """Seconds for other threads to see that their commands were ended, when the launcher is closed."""
 
@@ -109,6 +109,7 @@ class Jail:
         self.idle_since = 0.0
         self.is_used = False
         """Whether it has had a command, and has not said yet that it takes another."""
+        self.is_killed = False
         self.thread = 0
         """Which one runs a command in it."""
         try:
@@ -201,12 +202,13 @@ class Jail:
             self.is_used = not channel.receive_reusable(self.channel)
         return not self.is_used and self.pidfd not in ready
 
-    def has_ended(self) -> bool:
-        """Whether the last process of the jail is gone."""
-        return bool(_poll(self.pidfd).poll(0))
+    def has_ended(self, *, within: float = 0) -> bool:
+        """Whether the last process of the jail is gone, or will be *within* so many seconds."""
+        return bool(_poll(self.pidfd).poll(within * 1000))
 
     def kill(self) -> None:
-        """Kill everything in it."""
+        """Kill everything in it, for good."""
+        self.is_killed = True
         if self.group is not None:
             self.group.kill()
         with contextlib.suppress(ProcessLookupError):
@@ -375,7 +377,7 @@ class LinuxLauncher:
                 if time.monotonic() - jail.idle_since < (self._longest_idle or 0):
                     self._rest(jail)
                 else:
-                    jail.close()
+                    self._discard(jail)
 
     def start(self, command: Command, stdin: int, stdout: int, stderr: int, *, tty: str | None = None) -> Running:
         """See :meth:`codex_core.types.Launcher.start`."""
@@ -383,19 +385,22 @@ class LinuxLauncher:
         if self._outside.filter is not None:
             self._outside.filter.check()
             command = replace(command, env={**command.env, **gateway.environment(alone=bool(self._plan.clone_flags))})
+        words = channel.encoded(command)
         jail = self._take(tty or "")
-        if jail.link is not None:
-            jail.link.begin(command.ask)
         terminal = None
         try:
+            if jail.link is not None:
+                jail.link.begin(command.ask)
             if tty is not None:
                 terminal = os.open(tty, os.O_RDWR | os.O_NOCTTY)
             if jail.group is not None:
                 jail.group.begin()
             jail.is_used = True
-            channel.send_command(jail.channel, command, (stdin, stdout, stderr), terminal, silent)
-        except OSError as error:
+            channel.send_command(jail.channel, words, (stdin, stdout, stderr), terminal, silent)
+        except BaseException as error:
             self.give_back(jail, alive=False)
+            if not isinstance(error, OSError):
+                raise
             msg = f"the sandbox does not take the command: {error.strerror}"
             if error.errno == errno.EMSGSIZE:
                 raise CommandNotExecutableError(msg) from error
@@ -411,7 +416,7 @@ class LinuxLauncher:
                 raise SandboxUnavailableError("the sandbox is closed")
             if not self._busy and self._watch.has_changed():
                 while self._idle:  # their read-only mounts are no longer the right ones
-                    self._idle.pop().close()
+                    self._discard(self._idle.pop())
                 self._plan = replace(self._outside.plan(self._plan.rung), supervision=self._plan.supervision)
             while self._idle and not self._idle[-1].is_reusable():  # or killed by somebody outside, for want of memory
                 self._discard(self._idle.pop())
@@ -442,6 +447,7 @@ class LinuxLauncher:
                 # A jail keeps its terminal, and terminals do not come back.
                 alive = (
                     alive
+                    and not jail.is_killed
                     and not self._closed
                     and not jail.plan.terminal
                     and not (jail.group and jail.group.is_burdened())
@@ -452,6 +458,9 @@ class LinuxLauncher:
 
     def _discard(self, jail: Jail) -> None:
         """End a jail, and on the floor what has escaped its end."""
+        if jail.plan.rung is Rung.FLOOR:
+            jail.kill()
+            jail.has_ended(within=_LAST_PATIENCE)
         jail.close()
         if jail.plan.rung is Rung.FLOOR:
             self._forge.sweep()
