@@ -339,6 +339,26 @@ def test_another_repository_is_not_shown_through_this_one(ground: Ground, kind: 
     assert ground.judge("log").level is ASK
 
 
+@pytest.mark.parametrize(
+    "name", ["rebase-merge/head-name", "rebase-merge/done", "worktrees/e/locked", "modules/m/HEAD"]
+)
+def test_what_git_shows_of_its_state_is_no_link_elsewhere(ground: Ground, name: str) -> None:
+    assert ground.judge("status").level is SAFE
+    place = ground.workspace / ".git" / name
+    place.parent.mkdir(parents=True)
+    place.symlink_to(ground.root / "secret")
+    assert "is a link" in ground.judge("status").reason
+
+
+@pytest.mark.parametrize("name", [".git/info/exclude", ".git/packed-refs", ".gitignore", ".mailmap", ".gitattributes"])
+def test_what_git_reads_for_itself_is_no_pipe(ground: Ground, name: str) -> None:
+    assert ground.judge("log").level is SAFE
+    place = ground.workspace / name
+    place.unlink(missing_ok=True)
+    os.mkfifo(place)
+    assert ground.judge("log").level is ASK
+
+
 def test_a_single_object_of_another_repository_is_asked_about(ground: Ground) -> None:
     private_repository(ground)
     blob = ground.git("hash-object", "-w", "--stdin", folder="../private", data="private")

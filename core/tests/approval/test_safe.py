@@ -177,7 +177,9 @@ def test_walking_over_the_whole_home_is_asked_about(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "line", ["grep -r x", "grep -rn x .", "rg x", "rg x sub", "diff -r sub other", "grep -r x sub"]
 )
-@pytest.mark.parametrize("secret", [".env", "deep/server.key", "deep/deeper/id_rsa"])
+@pytest.mark.parametrize(
+    "secret", [".env", "prod.env", "deep/server.key", "deep/deeper/id_rsa_work", "deep/credentials", ".aws/config"]
+)
 def test_reading_a_whole_folder_with_a_secret_in_it_is_asked_about(
     judge: Callable[..., Safety], tmp_path: Path, line: str, secret: str
 ) -> None:
@@ -185,10 +187,54 @@ def test_reading_a_whole_folder_with_a_secret_in_it_is_asked_about(
         (tmp_path / "ws" / folder).mkdir(parents=True)
     (tmp_path / "ws" / "sub" / "deep" / ".env.example").touch()
     assert judge(line).level is SAFE
+    (tmp_path / "ws" / "sub" / secret).parent.mkdir(exist_ok=True)
     (tmp_path / "ws" / "sub" / secret).touch()
     assert judge(line).level is ASK
     assert judge("rg --files").level is SAFE
     assert judge("ls -R").level is SAFE
+
+
+def test_comparing_folders_with_a_link_in_them_is_asked_about(judge: Callable[..., Safety], tmp_path: Path) -> None:
+    (tmp_path / "home" / "id").write_text("a secret of mine\n")
+    for name in ("one", "two"):
+        (tmp_path / "ws" / name).mkdir()
+        (tmp_path / "ws" / name / "file").touch()
+    assert judge("diff -r one two").level is SAFE
+    (tmp_path / "ws" / "one" / "file").unlink()
+    (tmp_path / "ws" / "one" / "file").symlink_to(tmp_path / "home" / "id")
+    compared = subprocess.run(["diff", "one", "two"], cwd=tmp_path / "ws", capture_output=True, check=False)
+    assert b"a secret of mine" in compared.stdout
+    assert judge("diff one two").level is ASK
+    assert judge("diff -r one two").level is ASK
+
+
+@pytest.mark.parametrize("line", ["grep -ri url .", "grep -r url .git", "rg -uu url"])
+@pytest.mark.parametrize("place", [".git/config", ".git/modules/deep/er/config"])
+@pytest.mark.parametrize("entry", ["url = https://me:ghp_abc@host/x", "extraHeader = Authorization: basic abc"])
+def test_a_walk_that_passes_a_password_of_git_is_asked_about(
+    judge: Callable[..., Safety], tmp_path: Path, line: str, place: str, entry: str
+) -> None:
+    config = tmp_path / "ws" / place
+    config.parent.mkdir(parents=True)
+    config.write_text('[remote "origin"]\n\turl = git@host:x\n')
+    assert judge(line).level is SAFE
+    config.write_text(f"[a]\n\t{entry}\n")
+    assert judge(line).level is ASK
+
+
+@pytest.mark.parametrize("name", [".ignore", ".gitignore", "deep/.rgignore"])
+def test_a_pipe_that_a_search_would_read_for_its_rules_is_asked_about(
+    judge: Callable[..., Safety], tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "ws" / "deep").mkdir()
+    assert judge("rg x").level is SAFE
+    os.mkfifo(tmp_path / "ws" / name)
+    assert judge("rg x").level is ASK
+
+
+@pytest.mark.parametrize("line", ["jq -n -- env", "jq -n -- '$ENV'", "awk '{print $1}' x=1", "ls -LR ."])
+def test_a_word_that_means_something_else_there_is_asked_about(judge: Callable[..., Safety], line: str) -> None:
+    assert judge(line).level is ASK
 
 
 @pytest.mark.parametrize("path", ["", ".", "bin:/usr/bin", ":/usr/bin", "{ws}/bin:/usr/bin", "{link}:/usr/bin"])

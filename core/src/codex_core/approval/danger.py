@@ -361,7 +361,7 @@ def _look_at_writing(command: tuple[str, ...]) -> None:
 
 def _refuse_critical(path: str, name: str, *, names_only: bool = False) -> None:
     cleaned = os.path.normpath(path.replace(UNKNOWN, "_")) if path else ""
-    if cleaned in {"~", "/", "/*"} and not names_only:
+    if cleaned in {"~", "~/*", "/", "/*"} and not names_only:
         raise Danger(f"{name}: changes all that is in {shorten(path)!r}")
     parts = [part.casefold() for part in cleaned.split("/")]
     for row in kinds().names:

@@ -12,6 +12,7 @@ harmless only where three things hold, and what they are is in ``data/git.toml``
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import shlex
@@ -31,10 +32,10 @@ if TYPE_CHECKING:
 _READ_AT_MOST = 65_536
 """Bytes of one file of the repository; more than any configuration that people write."""
 _BEFORE_SUBCOMMAND = frozenset({"--no-pager", "-P", "--no-optional-locks", "--literal-pathspecs"})
-_WITHOUT_LINKS = ("objects", "refs", "logs", "info")
-"""Folders of a repository in which a link would show what another one holds; so would one beside them."""
 _ENTRIES_AT_MOST = 50_000
-"""In these folders; git packs its objects long before."""
+"""In a repository; git packs its objects long before."""
+_READ_UNASKED = (".gitattributes", ".gitignore", ".mailmap")
+"""Files of a work tree that git reads for itself."""
 _VERIFYING = re.compile(r"%[-+ ]?G|%\(\*?signature|^(--sort=|[-*]|v\w*:)*signature")
 """What makes a format call ``gpg``, or sorts by what only that can tell."""
 _SECTION = re.compile(r'\[([A-Za-z0-9-]+)(?:[ \t]+"([^"\\\n]*)")?\]')
@@ -170,6 +171,21 @@ def subcommand(name: str, table: Mapping[str, Any]) -> Subcommand:
 # The repository
 
 
+def password_in(git_dir: str) -> str | None:
+    """Give the file of configuration in a repository's folder, or in that of a submodule, that holds a password."""
+    for path in (
+        os.path.join(git_dir, "config"),
+        *sorted(glob.glob(os.path.join(glob.escape(git_dir), "modules/**/config"), recursive=True)),
+    ):
+        try:
+            content = os.fsdecode(_read(path))
+        except NotSafeError:
+            return path
+        if _PASSWORD.search(content) or "extraheader" in content.casefold():
+            return path
+    return None
+
+
 def find_repository(folder: str) -> Repository:
     """Find the repository that *folder* belongs to.  Raises NotSafeError where there is none, or it is in doubt."""
     work_tree = os.path.realpath(folder)
@@ -221,14 +237,17 @@ def _require_own_and_whole(repository: Repository) -> None:
             if os.stat(folder).st_uid != os.geteuid():
                 raise NotSafeError(f"{folder} belongs to another user")
         for folder in (repository.git_dir, repository.common_dir):
-            _require_no_links(folder)
+            _require_plain_files(folder)
+        for name in _READ_UNASKED:
+            _read(os.path.join(repository.work_tree, name))
     except OSError as error:
         raise NotSafeError(f"{error.filename} cannot be looked at: {error.strerror}") from error
     if os.path.lexists(os.path.join(repository.common_dir, "objects", "info", "alternates")):
         raise NotSafeError("the repository takes objects from another one")
 
 
-def _require_no_links(git_dir: str) -> None:
+def _require_plain_files(git_dir: str) -> None:
+    """Insist that no link shows what lies elsewhere, and that nothing that is read waits for a writer."""
     left = _ENTRIES_AT_MOST
     folders = [git_dir]
     for folder in folders:
@@ -239,8 +258,11 @@ def _require_no_links(git_dir: str) -> None:
                     raise NotSafeError(f"{entry.path} is a link")
                 if left < 0:
                     raise NotSafeError(f"{git_dir} holds more than is looked through")
-                if entry.is_dir(follow_symlinks=False) and (folder != git_dir or entry.name in _WITHOUT_LINKS):
-                    folders.append(entry.path)
+                if entry.is_dir(follow_symlinks=False):
+                    if (folder, entry.name) != (git_dir, "hooks"):  # none of them is run
+                        folders.append(entry.path)
+                elif not entry.is_file(follow_symlinks=False) and not stat.S_ISSOCK(os.lstat(entry).st_mode):
+                    raise NotSafeError(f"{entry.path} is no file")
 
 
 def _require_harmless_configuration(repository: Repository) -> None:

@@ -138,6 +138,8 @@ def _read_awk(words: Sequence[str], *, piped: bool) -> Reading:
     program = take_value("program", ahead)
     if not program.strip() or not _AWK_PROGRAM.fullmatch(program):
         raise NotSafeError(f"the program {program!r} is not known to be harmless")
+    if any(re.match(r"[A-Za-z_]\w*=", word) for word in ahead):
+        raise NotSafeError("an assignment is no file, so it may wait for input")
     return _files(reversed(ahead), piped=piped)
 
 
@@ -172,6 +174,8 @@ def _read_jq(words: Sequence[str], *, piped: bool) -> Reading:
     while ahead and (ahead[-1] in _JQ_OPTIONS or re.fullmatch(r"-[CMSacejnrs]+", ahead[-1])):
         given.append(ahead.pop())
     script = take_value("filter", ahead)
+    if script.startswith("-"):  # the word behind "--" is the filter, since jq 1.7
+        raise NotSafeError(f"{script} is not known to be harmless")
     outside = re.sub(r'"[^"\\]*"', "", script)
     names = re.findall(r"(?<![.\w])[A-Za-z_]\w*", outside)
     if not re.fullmatch(r"[\w\s.,:|()\[\]{}+/<>=!?@-]+", outside) or not _JQ_NAMES.issuperset(names):

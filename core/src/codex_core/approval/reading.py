@@ -99,5 +99,7 @@ class Reading:
     paths: tuple[str, ...] = ()
     recursive: bool = False
     """It walks the folders among *paths*."""
+    follows: bool = False
+    """It follows the links that it finds there."""
     contents: bool = False
     """It prints what is in the files that it finds there."""

@@ -31,6 +31,7 @@ _UNMAPPED = 65534
 """Who owns the system's files where root is somebody outside, as in a rootless container (user_namespaces(7))."""
 _ENTRIES_LOOKED_AT = 2000
 """A secret that lies deeper is not found before the question that is not asked."""
+_RULES_OF_READERS = frozenset({".gitattributes", ".gitignore", ".ignore", ".mailmap", ".rgignore"})
 UNDERSTOOD_SHELLS = frozenset({"bash", "dash", "sh", "zsh"})
 _STARTUP_FILES = (".bashrc", ".bash_profile", ".bash_login", ".profile", ".zshenv", ".zprofile", ".zlogin")
 
@@ -224,8 +225,8 @@ def _require_harmless_reading(reading: Reading, around: Surroundings) -> None:
         if reading.recursive and contains(resolved, canonical(around.home)):
             msg = f"{path!r} holds the whole home folder"
             raise NotSafeError(msg)
-        if reading.recursive and reading.contents and (found := _secret_below(resolved)):
-            msg = f"{path!r} holds {found}, which may be a secret"
+        if reading.recursive and reading.contents and (found := _secret_below(resolved, reading)):
+            msg = f"{path!r} holds {found}, which may be a secret, or leads to one"
             raise NotSafeError(msg)
 
 
@@ -242,24 +243,43 @@ def _require_no_secret(path: str, written: str, resolved: str, around: Surroundi
         raise NotSafeError(msg)
 
 
-def _secret_below(folder: str) -> str | None:
-    """Look for a file that is a secret below *folder*, nearest first, no further than a bound; follow no link."""
+def _secret_below(folder: str, reading: Reading) -> str | None:
+    """Look for what is a secret below *folder*, nearest first, no further than a bound; follow no link.
+
+    Where the reader follows links, each of them may lead to one; where a file that is read for its rules is a pipe, the
+    reader waits for ever.
+    """
     left = _ENTRIES_LOOKED_AT
     folders = [folder]
     for here in folders:
+        if os.path.basename(here) == ".git" and (found := _password_in(here)):
+            return os.path.relpath(found, folder)
         try:
             with os.scandir(here) as entries:
                 for entry in entries:
                     left -= 1
                     if left < 0:
                         return None
-                    if secrets().is_content(entry.name):
+                    is_folder = entry.is_dir(follow_symlinks=False)
+                    named = secrets().is_content(entry.name) and (not is_folder or entry.name.startswith("."))
+                    leads = reading.follows and entry.is_symlink()
+                    waits = entry.name in _RULES_OF_READERS and not entry.is_file()
+                    if named or leads or waits:
                         return os.path.relpath(entry.path, folder)
-                    if entry.name != ".git" and entry.is_dir(follow_symlinks=False):
+                    if is_folder and entry.name == ".git":
+                        if found := _password_in(entry.path):
+                            return os.path.relpath(found, folder)
+                    elif is_folder:
                         folders.append(entry.path)
         except OSError:
             continue
     return None
+
+
+def _password_in(git_dir: str) -> str | None:
+    from codex_core.approval.git import password_in
+
+    return password_in(git_dir)
 
 
 @cache

@@ -37,6 +37,8 @@ class SafeProgram:
     recursive: bool | tuple[str, ...] = False
     contents: bool = False
     each: str = ""
+    never: str = ""
+    follows: bool = False
     grammar: str = ""
     exactly: tuple[str, ...] = ()
     builtin: bool = False
@@ -52,6 +54,10 @@ class SafeProgram:
         """
         if self.anything:
             return Reading()
+        for word in words:
+            if self.never and re.search(self.never, word):
+                msg = f"{word!r} is not known to be harmless"
+                raise NotSafeError(msg)
         if self.exactly:
             if " ".join(words) not in self.exactly:
                 msg = f"of {self.name} only {' or '.join(self.exactly)} is known to be harmless"
@@ -91,6 +97,7 @@ class SafeProgram:
             paths=tuple(path for path in paths if path != "-"),
             recursive=recursive,
             contents=self.contents and "--files" not in seen,
+            follows=self.follows,
         )
 
 
