@@ -387,6 +387,7 @@ class _Surveyor:
     def assign(self, node: Node) -> None:
         name, value = node.child_by_field_name("name"), node.child_by_field_name("value")
         if name is not None:
+            self.visit_children(name)  # a subscript may run something
             self.variables[_text(name)] = " ".join(self.fields(value)) if value is not None else ""
 
     def assign_loop(self, node: Node) -> None:

@@ -52,7 +52,7 @@ class SafeProgram:
 
         Raises NotSafeError if that is not all it does, or not known.
         """
-        if self.anything:
+        if self.anything or tuple(words) == ("--version",):
             return Reading()
         for word in words:
             if self.never and re.search(self.never, word):
