@@ -206,6 +206,18 @@ def test_comparing_folders_with_a_link_in_them_is_asked_about(judge: Callable[..
     assert b"a secret of mine" in compared.stdout
     assert judge("diff one two").level is ASK
     assert judge("diff -r one two").level is ASK
+    (tmp_path / "ws" / "one" / "file").unlink()
+    for number in range(2001):  # more than is looked at
+        (tmp_path / "ws" / "one" / str(number)).touch()
+    assert judge("diff -r one two").level is ASK
+
+
+def test_links_around_in_circles_do_not_hold_up_a_verdict(judge: Callable[..., Safety], tmp_path: Path) -> None:
+    modules = tmp_path / "ws" / ".git" / "modules"
+    modules.mkdir(parents=True)
+    for name in ("a", "b", "c"):
+        (modules / name).symlink_to(".")
+    assert judge("grep -r x .").level is SAFE
 
 
 @pytest.mark.parametrize("line", ["grep -ri url .", "grep -r url .git", "rg -uu url"])

@@ -12,7 +12,6 @@ harmless only where three things hold, and what they are is in ``data/git.toml``
 
 from __future__ import annotations
 
-import glob
 import os
 import re
 import shlex
@@ -34,8 +33,8 @@ _READ_AT_MOST = 65_536
 _BEFORE_SUBCOMMAND = frozenset({"--no-pager", "-P", "--no-optional-locks", "--literal-pathspecs"})
 _ENTRIES_AT_MOST = 50_000
 """In a repository; git packs its objects long before."""
-_READ_UNASKED = (".gitattributes", ".gitignore", ".mailmap")
-"""Files of a work tree that git reads for itself."""
+_READ_UNASKED = (".gitignore", ".mailmap")
+"""Files of a work tree that git reads for itself, besides ``.gitattributes``, which is looked into."""
 _VERIFYING = re.compile(r"%[-+ ]?G|%\(\*?signature|^(--sort=|[-*]|v\w*:)*signature")
 """What makes a format call ``gpg``, or sorts by what only that can tell."""
 _SECTION = re.compile(r'\[([A-Za-z0-9-]+)(?:[ \t]+"([^"\\\n]*)")?\]')
@@ -172,11 +171,17 @@ def subcommand(name: str, table: Mapping[str, Any]) -> Subcommand:
 
 
 def password_in(git_dir: str) -> str | None:
-    """Give the file of configuration in a repository's folder, or in that of a submodule, that holds a password."""
-    for path in (
-        os.path.join(git_dir, "config"),
-        *sorted(glob.glob(os.path.join(glob.escape(git_dir), "modules/**/config"), recursive=True)),
-    ):
+    """Give the file of configuration in a repository's folder, or in that of a submodule, that may hold a password."""
+    places = [git_dir]
+    left = _ENTRIES_AT_MOST
+    for folder, folders, files in os.walk(os.path.join(git_dir, "modules")):
+        folders[:] = [name for name in folders if name != "objects"]
+        left -= len(folders) + len(files)
+        if left < 0:
+            return folder
+        places.append(folder)
+    for place in places:
+        path = os.path.join(place, "config")
         try:
             content = os.fsdecode(_read(path))
         except NotSafeError:

@@ -259,7 +259,7 @@ def _secret_below(folder: str, reading: Reading) -> str | None:
                 for entry in entries:
                     left -= 1
                     if left < 0:
-                        return None
+                        return os.path.relpath(here, folder) if reading.follows else None
                     is_folder = entry.is_dir(follow_symlinks=False)
                     named = secrets().is_content(entry.name) and (not is_folder or entry.name.startswith("."))
                     leads = reading.follows and entry.is_symlink()
