@@ -241,8 +241,7 @@ def _require_own_and_whole(repository: Repository) -> None:
         for folder in (repository.work_tree, repository.git_dir, repository.common_dir):
             if os.stat(folder).st_uid != os.geteuid():
                 raise NotSafeError(f"{folder} belongs to another user")
-        for folder in (repository.git_dir, repository.common_dir):
-            _require_plain_files(folder)
+        _require_plain_files(repository.common_dir)  # in which that of a work tree lies
         for name in _READ_UNASKED:
             _read(os.path.join(repository.work_tree, name))
     except OSError as error:
