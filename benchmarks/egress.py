@@ -82,11 +82,13 @@ def nginx(folder: str) -> Iterator[str]:
     with open(f"{folder}/nginx.conf", "w", encoding="ascii") as file:
         file.write(NGINX.format(folder=folder, port=port, user=pwd.getpwuid(os.geteuid()).pw_name))
     with subprocess.Popen(("nginx", "-c", f"{folder}/nginx.conf"), stderr=subprocess.DEVNULL) as process:
-        while process.poll() is None:
-            with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
-                break
-        yield f"http://127.0.0.1:{port}/big"
-        process.terminate()
+        try:
+            while process.poll() is None:
+                with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
+                    break
+            yield f"http://127.0.0.1:{port}/big"
+        finally:
+            process.terminate()
 
 
 def compare(name: str, seconds: Callable[[bool], float]) -> None:

@@ -428,7 +428,7 @@ def test_when_the_jail_is_killed_the_command_ends_and_the_launcher_goes_on(
     box.open(forge=forge)
     box.start([*argv, "600"])
     assert pipe.read() == b"."
-    jail = box.children()[0] if forge == "local" else box.children(box.children()[0])[0]
+    jail = _first_jail(box, forge)
     os.kill(jail, signal.SIGKILL)
     ended = box.wait()[0]
     assert ended == Ended(signal=signal.SIGKILL)
@@ -442,7 +442,7 @@ def test_when_an_idle_jail_is_killed_the_next_command_runs(
 ) -> None:
     box.open(forge=forge)
     assert box.run(["true"]).returncode == 0
-    jail = box.children()[0] if forge == "local" else box.children(box.children()[0])[0]
+    jail = _first_jail(box, forge)
     os.kill(jail, signal.SIGKILL)
     eventually(lambda: _is_dead(jail))
     assert box.run(["echo", "again"]).stdout == b"again\n"
@@ -471,6 +471,11 @@ def test_a_start_that_breaks_off_leaves_neither_its_command_nor_its_jail(
     eventually(lambda: _is_dead(jail))
     assert box.run(["mkdir", ".git"]).denials  # what waits for the end of all commands is not held up
     assert os.listdir(box.ws) == []
+
+
+def _first_jail(box: Box, forge: str) -> int:
+    (below,) = box.children()
+    return below if forge == "local" else box.children(below)[0]
 
 
 def _is_dead(pid: int) -> bool:
